@@ -27,7 +27,7 @@ from twinspan.v1 import annotations_pb2 as twinspan_dot_v1_dot_annotations__pb2
 from twinspan.v1 import content_pb2 as twinspan_dot_v1_dot_content__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16twinspan/v1/chat.proto\x12\x0btwinspan.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dtwinspan/v1/annotations.proto\x1a\x19twinspan/v1/content.proto\"\x98\x07\n\x0b\x43hatRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12,\n\x08messages\x18\x02 \x03(\x0b\x32\x14.twinspan.v1.MessageB\x04\xe2\x41\x01\x02\x12 \n\x05tools\x18\x03 \x03(\x0b\x32\x11.twinspan.v1.Tool\x12\x31\n\x0btool_choice\x18\x04 \x01(\x0b\x32\x17.twinspan.v1.ToolChoiceH\x00\x88\x01\x01\x12 \n\x13parallel_tool_calls\x18\x05 \x01(\x08H\x01\x88\x01\x01\x12\x18\n\x0btemperature\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05top_p\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x08 \x01(\x03H\x04\x88\x01\x01\x12\"\n\x15max_completion_tokens\x18\t \x01(\x03H\x05\x88\x01\x01\x12\x0e\n\x01n\x18\n \x01(\x05H\x06\x88\x01\x01\x12\x0c\n\x04stop\x18\x0b \x03(\t\x12\x11\n\x04seed\x18\x0c \x01(\x03H\x07\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\r \x01(\x01H\x08\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x0e \x01(\x01H\t\x88\x01\x01\x12\x15\n\x08logprobs\x18\x0f \x01(\x08H\n\x88\x01\x01\x12\x19\n\x0ctop_logprobs\x18\x10 \x01(\x05H\x0b\x88\x01\x01\x12\x39\n\x0fresponse_format\x18\x11 \x01(\x0b\x32\x1b.twinspan.v1.ResponseFormatH\x0c\x88\x01\x01\x12\x1d\n\x10reasoning_effort\x18\x12 \x01(\tH\r\x88\x01\x01\x12\x11\n\x04user\x18\x13 \x01(\tH\x0e\x88\x01\x01\x12\x32\n\x05\x65xtra\x18\x1e \x03(\x0b\x32#.twinspan.v1.ChatRequest.ExtraEntry\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_tool_choiceB\x16\n\x14_parallel_tool_callsB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\r\n\x0b_max_tokensB\x18\n\x16_max_completion_tokensB\x04\n\x02_nB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x0b\n\t_logprobsB\x0f\n\r_top_logprobsB\x12\n\x10_response_formatB\x13\n\x11_reasoning_effortB\x07\n\x05_user\"\x9e\x01\n\x0cResponseInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x03\x12\r\n\x05model\x18\x03 \x01(\t\x12\x1f\n\x12system_fingerprint\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0cservice_tier\x18\x05 \x01(\tH\x01\x88\x01\x01\x42\x15\n\x13_system_fingerprintB\x0f\n\r_service_tier\"?\n\x0f\x43ompleteRequest\x12,\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x18.twinspan.v1.ChatRequestB\x04\xe2\x41\x01\x02\"\xfa\x01\n\x10\x43ompleteResponse\x12\'\n\x04info\x18\x01 \x01(\x0b\x32\x19.twinspan.v1.ResponseInfo\x12$\n\x07\x63hoices\x18\x02 \x03(\x0b\x32\x13.twinspan.v1.Choice\x12&\n\x05usage\x18\x03 \x01(\x0b\x32\x12.twinspan.v1.UsageH\x00\x88\x01\x01\x12\x37\n\x05\x65xtra\x18\x0f \x03(\x0b\x32(.twinspan.v1.CompleteResponse.ExtraEntry\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_usage\"\xf1\x01\n\x06\x43hoice\x12\r\n\x05index\x18\x01 \x01(\x05\x12%\n\x07message\x18\x02 \x01(\x0b\x32\x14.twinspan.v1.Message\x12\x30\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x19.twinspan.v1.FinishReason\x12\x15\n\x08logprobs\x18\x04 \x01(\tH\x00\x88\x01\x01\x12-\n\x05\x65xtra\x18\x0f \x03(\x0b\x32\x1e.twinspan.v1.Choice.ExtraEntry\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_logprobs\"=\n\rStreamRequest\x12,\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x18.twinspan.v1.ChatRequestB\x04\xe2\x41\x01\x02\"8\n\x0eStreamResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.twinspan.v1.ChatEvent\"9\n\tChatEvent\x12#\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x12.twinspan.v1.ChunkH\x00\x42\x07\n\x05\x65vent\"\xf7\x01\n\x05\x43hunk\x12,\n\x04info\x18\x01 \x01(\x0b\x32\x19.twinspan.v1.ResponseInfoH\x00\x88\x01\x01\x12)\n\x07\x63hoices\x18\x02 \x03(\x0b\x32\x18.twinspan.v1.ChoiceDelta\x12&\n\x05usage\x18\x03 \x01(\x0b\x32\x12.twinspan.v1.UsageH\x01\x88\x01\x01\x12,\n\x05\x65xtra\x18\x0f \x03(\x0b\x32\x1d.twinspan.v1.Chunk.ExtraEntry\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_infoB\x08\n\x06_usage\"\xc4\x04\n\x0b\x43hoiceDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x1f\n\x04role\x18\x02 \x01(\x0e\x32\x11.twinspan.v1.Role\x12\x11\n\x04text\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x16\n\treasoning\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x07refusal\x18\x05 \x01(\tH\x02\x88\x01\x01\x12.\n\ntool_calls\x18\x06 \x03(\x0b\x32\x1a.twinspan.v1.ToolCallDelta\x12\x35\n\rfunction_call\x18\x07 \x01(\x0b\x32\x19.twinspan.v1.FunctionCallH\x03\x88\x01\x01\x12\x30\n\rfinish_reason\x18\x08 \x01(\x0e\x32\x19.twinspan.v1.FinishReason\x12\x15\n\x08logprobs\x18\t \x01(\tH\x04\x88\x01\x01\x12\x32\n\x05\x65xtra\x18\x0f \x03(\x0b\x32#.twinspan.v1.ChoiceDelta.ExtraEntry\x12=\n\x0b\x64\x65lta_extra\x18\x10 \x03(\x0b\x32(.twinspan.v1.ChoiceDelta.DeltaExtraEntry\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x31\n\x0f\x44\x65ltaExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_textB\x0c\n\n_reasoningB\n\n\x08_refusalB\x10\n\x0e_function_callB\x0b\n\t_logprobs2\xa7\x01\n\x0b\x43hatService\x12M\n\x08\x43omplete\x12\x1c.twinspan.v1.CompleteRequest\x1a\x1d.twinspan.v1.CompleteResponse\"\x04\xa8\xbb\x18\x03\x12I\n\x06Stream\x12\x1a.twinspan.v1.StreamRequest\x1a\x1b.twinspan.v1.StreamResponse\"\x04\xa8\xbb\x18\x03\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16twinspan/v1/chat.proto\x12\x0btwinspan.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dtwinspan/v1/annotations.proto\x1a\x19twinspan/v1/content.proto\"\xe8\x07\n\x0b\x43hatRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x08messages\x18\x02 \x03(\x0b\x32\x14.twinspan.v1.Message\x12 \n\x05tools\x18\x03 \x03(\x0b\x32\x11.twinspan.v1.Tool\x12\x31\n\x0btool_choice\x18\x04 \x01(\x0b\x32\x17.twinspan.v1.ToolChoiceH\x00\x88\x01\x01\x12 \n\x13parallel_tool_calls\x18\x05 \x01(\x08H\x01\x88\x01\x01\x12\x18\n\x0btemperature\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05top_p\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x08 \x01(\x03H\x04\x88\x01\x01\x12\"\n\x15max_completion_tokens\x18\t \x01(\x03H\x05\x88\x01\x01\x12\x0e\n\x01n\x18\n \x01(\x05H\x06\x88\x01\x01\x12\x0c\n\x04stop\x18\x0b \x03(\t\x12\x11\n\x04seed\x18\x0c \x01(\x03H\x07\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\r \x01(\x01H\x08\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x0e \x01(\x01H\t\x88\x01\x01\x12\x15\n\x08logprobs\x18\x0f \x01(\x08H\n\x88\x01\x01\x12\x19\n\x0ctop_logprobs\x18\x10 \x01(\x05H\x0b\x88\x01\x01\x12\x39\n\x0fresponse_format\x18\x11 \x01(\x0b\x32\x1b.twinspan.v1.ResponseFormatH\x0c\x88\x01\x01\x12\x1d\n\x10reasoning_effort\x18\x12 \x01(\tH\r\x88\x01\x01\x12\x11\n\x04user\x18\x13 \x01(\tH\x0e\x88\x01\x01\x12\x1a\n\rmessages_json\x18\x14 \x01(\x0cH\x0f\x88\x01\x01\x12\x17\n\ntools_json\x18\x15 \x01(\x0cH\x10\x88\x01\x01\x12\x32\n\x05\x65xtra\x18\x1e \x03(\x0b\x32#.twinspan.v1.ChatRequest.ExtraEntry\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_tool_choiceB\x16\n\x14_parallel_tool_callsB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\r\n\x0b_max_tokensB\x18\n\x16_max_completion_tokensB\x04\n\x02_nB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x0b\n\t_logprobsB\x0f\n\r_top_logprobsB\x12\n\x10_response_formatB\x13\n\x11_reasoning_effortB\x07\n\x05_userB\x10\n\x0e_messages_jsonB\r\n\x0b_tools_json\"\x9e\x01\n\x0cResponseInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x03\x12\r\n\x05model\x18\x03 \x01(\t\x12\x1f\n\x12system_fingerprint\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0cservice_tier\x18\x05 \x01(\tH\x01\x88\x01\x01\x42\x15\n\x13_system_fingerprintB\x0f\n\r_service_tier\"?\n\x0f\x43ompleteRequest\x12,\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x18.twinspan.v1.ChatRequestB\x04\xe2\x41\x01\x02\"\xfa\x01\n\x10\x43ompleteResponse\x12\'\n\x04info\x18\x01 \x01(\x0b\x32\x19.twinspan.v1.ResponseInfo\x12$\n\x07\x63hoices\x18\x02 \x03(\x0b\x32\x13.twinspan.v1.Choice\x12&\n\x05usage\x18\x03 \x01(\x0b\x32\x12.twinspan.v1.UsageH\x00\x88\x01\x01\x12\x37\n\x05\x65xtra\x18\x0f \x03(\x0b\x32(.twinspan.v1.CompleteResponse.ExtraEntry\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_usage\"\xf1\x01\n\x06\x43hoice\x12\r\n\x05index\x18\x01 \x01(\x05\x12%\n\x07message\x18\x02 \x01(\x0b\x32\x14.twinspan.v1.Message\x12\x30\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x19.twinspan.v1.FinishReason\x12\x15\n\x08logprobs\x18\x04 \x01(\tH\x00\x88\x01\x01\x12-\n\x05\x65xtra\x18\x0f \x03(\x0b\x32\x1e.twinspan.v1.Choice.ExtraEntry\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_logprobs\"=\n\rStreamRequest\x12,\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x18.twinspan.v1.ChatRequestB\x04\xe2\x41\x01\x02\"8\n\x0eStreamResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.twinspan.v1.ChatEvent\"I\n\tChatEvent\x12#\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x12.twinspan.v1.ChunkH\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x42\x07\n\x05\x65vent\"\xf7\x01\n\x05\x43hunk\x12,\n\x04info\x18\x01 \x01(\x0b\x32\x19.twinspan.v1.ResponseInfoH\x00\x88\x01\x01\x12)\n\x07\x63hoices\x18\x02 \x03(\x0b\x32\x18.twinspan.v1.ChoiceDelta\x12&\n\x05usage\x18\x03 \x01(\x0b\x32\x12.twinspan.v1.UsageH\x01\x88\x01\x01\x12,\n\x05\x65xtra\x18\x0f \x03(\x0b\x32\x1d.twinspan.v1.Chunk.ExtraEntry\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_infoB\x08\n\x06_usage\"\xc4\x04\n\x0b\x43hoiceDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x1f\n\x04role\x18\x02 \x01(\x0e\x32\x11.twinspan.v1.Role\x12\x11\n\x04text\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x16\n\treasoning\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x07refusal\x18\x05 \x01(\tH\x02\x88\x01\x01\x12.\n\ntool_calls\x18\x06 \x03(\x0b\x32\x1a.twinspan.v1.ToolCallDelta\x12\x35\n\rfunction_call\x18\x07 \x01(\x0b\x32\x19.twinspan.v1.FunctionCallH\x03\x88\x01\x01\x12\x30\n\rfinish_reason\x18\x08 \x01(\x0e\x32\x19.twinspan.v1.FinishReason\x12\x15\n\x08logprobs\x18\t \x01(\tH\x04\x88\x01\x01\x12\x32\n\x05\x65xtra\x18\x0f \x03(\x0b\x32#.twinspan.v1.ChoiceDelta.ExtraEntry\x12=\n\x0b\x64\x65lta_extra\x18\x10 \x03(\x0b\x32(.twinspan.v1.ChoiceDelta.DeltaExtraEntry\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x31\n\x0f\x44\x65ltaExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_textB\x0c\n\n_reasoningB\n\n\x08_refusalB\x10\n\x0e_function_callB\x0b\n\t_logprobs2\xa7\x01\n\x0b\x43hatService\x12M\n\x08\x43omplete\x12\x1c.twinspan.v1.CompleteRequest\x1a\x1d.twinspan.v1.CompleteResponse\"\x04\xa8\xbb\x18\x03\x12I\n\x06Stream\x12\x1a.twinspan.v1.StreamRequest\x1a\x1b.twinspan.v1.StreamResponse\"\x04\xa8\xbb\x18\x03\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,8 +38,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHATREQUEST_EXTRAENTRY']._serialized_options = b'8\001'
   _globals['_CHATREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_CHATREQUEST'].fields_by_name['model']._serialized_options = b'\342A\001\002'
-  _globals['_CHATREQUEST'].fields_by_name['messages']._loaded_options = None
-  _globals['_CHATREQUEST'].fields_by_name['messages']._serialized_options = b'\342A\001\002'
   _globals['_COMPLETEREQUEST'].fields_by_name['chat']._loaded_options = None
   _globals['_COMPLETEREQUEST'].fields_by_name['chat']._serialized_options = b'\342A\001\002'
   _globals['_COMPLETERESPONSE_EXTRAENTRY']._loaded_options = None
@@ -59,37 +57,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHATSERVICE'].methods_by_name['Stream']._loaded_options = None
   _globals['_CHATSERVICE'].methods_by_name['Stream']._serialized_options = b'\250\273\030\003'
   _globals['_CHATREQUEST']._serialized_start=131
-  _globals['_CHATREQUEST']._serialized_end=1051
-  _globals['_CHATREQUEST_EXTRAENTRY']._serialized_start=762
-  _globals['_CHATREQUEST_EXTRAENTRY']._serialized_end=806
-  _globals['_RESPONSEINFO']._serialized_start=1054
-  _globals['_RESPONSEINFO']._serialized_end=1212
-  _globals['_COMPLETEREQUEST']._serialized_start=1214
-  _globals['_COMPLETEREQUEST']._serialized_end=1277
-  _globals['_COMPLETERESPONSE']._serialized_start=1280
-  _globals['_COMPLETERESPONSE']._serialized_end=1530
-  _globals['_COMPLETERESPONSE_EXTRAENTRY']._serialized_start=762
-  _globals['_COMPLETERESPONSE_EXTRAENTRY']._serialized_end=806
-  _globals['_CHOICE']._serialized_start=1533
-  _globals['_CHOICE']._serialized_end=1774
-  _globals['_CHOICE_EXTRAENTRY']._serialized_start=762
-  _globals['_CHOICE_EXTRAENTRY']._serialized_end=806
-  _globals['_STREAMREQUEST']._serialized_start=1776
-  _globals['_STREAMREQUEST']._serialized_end=1837
-  _globals['_STREAMRESPONSE']._serialized_start=1839
-  _globals['_STREAMRESPONSE']._serialized_end=1895
-  _globals['_CHATEVENT']._serialized_start=1897
-  _globals['_CHATEVENT']._serialized_end=1954
-  _globals['_CHUNK']._serialized_start=1957
-  _globals['_CHUNK']._serialized_end=2204
-  _globals['_CHUNK_EXTRAENTRY']._serialized_start=762
-  _globals['_CHUNK_EXTRAENTRY']._serialized_end=806
-  _globals['_CHOICEDELTA']._serialized_start=2207
-  _globals['_CHOICEDELTA']._serialized_end=2787
-  _globals['_CHOICEDELTA_EXTRAENTRY']._serialized_start=762
-  _globals['_CHOICEDELTA_EXTRAENTRY']._serialized_end=806
-  _globals['_CHOICEDELTA_DELTAEXTRAENTRY']._serialized_start=2672
-  _globals['_CHOICEDELTA_DELTAEXTRAENTRY']._serialized_end=2721
-  _globals['_CHATSERVICE']._serialized_start=2790
-  _globals['_CHATSERVICE']._serialized_end=2957
+  _globals['_CHATREQUEST']._serialized_end=1131
+  _globals['_CHATREQUEST_EXTRAENTRY']._serialized_start=809
+  _globals['_CHATREQUEST_EXTRAENTRY']._serialized_end=853
+  _globals['_RESPONSEINFO']._serialized_start=1134
+  _globals['_RESPONSEINFO']._serialized_end=1292
+  _globals['_COMPLETEREQUEST']._serialized_start=1294
+  _globals['_COMPLETEREQUEST']._serialized_end=1357
+  _globals['_COMPLETERESPONSE']._serialized_start=1360
+  _globals['_COMPLETERESPONSE']._serialized_end=1610
+  _globals['_COMPLETERESPONSE_EXTRAENTRY']._serialized_start=809
+  _globals['_COMPLETERESPONSE_EXTRAENTRY']._serialized_end=853
+  _globals['_CHOICE']._serialized_start=1613
+  _globals['_CHOICE']._serialized_end=1854
+  _globals['_CHOICE_EXTRAENTRY']._serialized_start=809
+  _globals['_CHOICE_EXTRAENTRY']._serialized_end=853
+  _globals['_STREAMREQUEST']._serialized_start=1856
+  _globals['_STREAMREQUEST']._serialized_end=1917
+  _globals['_STREAMRESPONSE']._serialized_start=1919
+  _globals['_STREAMRESPONSE']._serialized_end=1975
+  _globals['_CHATEVENT']._serialized_start=1977
+  _globals['_CHATEVENT']._serialized_end=2050
+  _globals['_CHUNK']._serialized_start=2053
+  _globals['_CHUNK']._serialized_end=2300
+  _globals['_CHUNK_EXTRAENTRY']._serialized_start=809
+  _globals['_CHUNK_EXTRAENTRY']._serialized_end=853
+  _globals['_CHOICEDELTA']._serialized_start=2303
+  _globals['_CHOICEDELTA']._serialized_end=2883
+  _globals['_CHOICEDELTA_EXTRAENTRY']._serialized_start=809
+  _globals['_CHOICEDELTA_EXTRAENTRY']._serialized_end=853
+  _globals['_CHOICEDELTA_DELTAEXTRAENTRY']._serialized_start=2768
+  _globals['_CHOICEDELTA_DELTAEXTRAENTRY']._serialized_end=2817
+  _globals['_CHATSERVICE']._serialized_start=2886
+  _globals['_CHATSERVICE']._serialized_end=3053
 # @@protoc_insertion_point(module_scope)

@@ -131,7 +131,7 @@ Global___ToolChoiceMode: _TypeAlias = ToolChoiceMode  # noqa: Y015
 class Message(_message.Message):
     """The vocabulary in which every dialect and every provider adapter speaks. It is lossless: whatever a client or provider sends that
     a message here has no field for travels in that message's `extra`, as JSON text by field name, and is written out again by the
-    other side. An explicit `null` in a field that is known travels there too.
+    other side. A request's explicit `null` in a field that is known travels there too; in an answer, null means the same as absence.
 
     One message of a conversation.
     """
@@ -160,7 +160,6 @@ class Message(_message.Message):
 
     ROLE_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
-    TEXT_JSON_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
@@ -172,11 +171,7 @@ class Message(_message.Message):
     role: Global___Role.ValueType
     """Who speaks."""
     text: _builtins.str
-    """The string."""
-    text_json: _builtins.bytes
-    """The same as a JSON string literal, quotes included, just as it came. The bridge carries long contexts in this form, so that
-    text which nobody in the gateway reads is neither unescaped nor escaped again; answers always use `text`.
-    """
+    """The content, where it is one plain string. At most one of `text` and `parts` is given."""
     name: _builtins.str
     """The participant's name."""
     tool_call_id: _builtins.str
@@ -205,8 +200,7 @@ class Message(_message.Message):
         self,
         *,
         role: Global___Role.ValueType = ...,
-        text: _builtins.str = ...,
-        text_json: _builtins.bytes = ...,
+        text: _builtins.str | None = ...,
         parts: _abc.Iterable[Global___Part] | None = ...,
         name: _builtins.str | None = ...,
         tool_call_id: _builtins.str | None = ...,
@@ -216,9 +210,9 @@ class Message(_message.Message):
         function_call: Global___FunctionCall | None = ...,
         extra: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_function_call", b"_function_call", "_name", b"_name", "_reasoning", b"_reasoning", "_refusal", b"_refusal", "_tool_call_id", b"_tool_call_id", "content", b"content", "function_call", b"function_call", "name", b"name", "reasoning", b"reasoning", "refusal", b"refusal", "text", b"text", "text_json", b"text_json", "tool_call_id", b"tool_call_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_function_call", b"_function_call", "_name", b"_name", "_reasoning", b"_reasoning", "_refusal", b"_refusal", "_text", b"_text", "_tool_call_id", b"_tool_call_id", "function_call", b"function_call", "name", b"name", "reasoning", b"reasoning", "refusal", b"refusal", "text", b"text", "tool_call_id", b"tool_call_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_function_call", b"_function_call", "_name", b"_name", "_reasoning", b"_reasoning", "_refusal", b"_refusal", "_tool_call_id", b"_tool_call_id", "content", b"content", "extra", b"extra", "function_call", b"function_call", "name", b"name", "parts", b"parts", "reasoning", b"reasoning", "refusal", b"refusal", "role", b"role", "text", b"text", "text_json", b"text_json", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_function_call", b"_function_call", "_name", b"_name", "_reasoning", b"_reasoning", "_refusal", b"_refusal", "_text", b"_text", "_tool_call_id", b"_tool_call_id", "extra", b"extra", "function_call", b"function_call", "name", b"name", "parts", b"parts", "reasoning", b"reasoning", "refusal", b"refusal", "role", b"role", "text", b"text", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__function_call: _TypeAlias = _typing.Literal["function_call"]  # noqa: Y015
     _WhichOneofArgType__function_call: _TypeAlias = _typing.Literal["_function_call", b"_function_call"]  # noqa: Y015
@@ -228,10 +222,10 @@ class Message(_message.Message):
     _WhichOneofArgType__reasoning: _TypeAlias = _typing.Literal["_reasoning", b"_reasoning"]  # noqa: Y015
     _WhichOneofReturnType__refusal: _TypeAlias = _typing.Literal["refusal"]  # noqa: Y015
     _WhichOneofArgType__refusal: _TypeAlias = _typing.Literal["_refusal", b"_refusal"]  # noqa: Y015
+    _WhichOneofReturnType__text: _TypeAlias = _typing.Literal["text"]  # noqa: Y015
+    _WhichOneofArgType__text: _TypeAlias = _typing.Literal["_text", b"_text"]  # noqa: Y015
     _WhichOneofReturnType__tool_call_id: _TypeAlias = _typing.Literal["tool_call_id"]  # noqa: Y015
     _WhichOneofArgType__tool_call_id: _TypeAlias = _typing.Literal["_tool_call_id", b"_tool_call_id"]  # noqa: Y015
-    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "text_json"]  # noqa: Y015
-    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__function_call) -> _WhichOneofReturnType__function_call | None: ...
     @_typing.overload
@@ -241,9 +235,9 @@ class Message(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__refusal) -> _WhichOneofReturnType__refusal | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__tool_call_id) -> _WhichOneofReturnType__tool_call_id | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__text) -> _WhichOneofReturnType__text | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tool_call_id) -> _WhichOneofReturnType__tool_call_id | None: ...
 
 Global___Message: _TypeAlias = Message  # noqa: Y015
 
@@ -280,7 +274,6 @@ class Part(_message.Message):
     REFUSAL_FIELD_NUMBER: _builtins.int
     THINKING_FIELD_NUMBER: _builtins.int
     JSON_FIELD_NUMBER: _builtins.int
-    TEXT_JSON_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Plain text."""
@@ -288,8 +281,6 @@ class Part(_message.Message):
     """A refusal by the assistant."""
     json: _builtins.str
     """A part of any other type: the whole of it as JSON text."""
-    text_json: _builtins.bytes
-    """Plain text as a JSON string literal: see `Message.text_json`."""
     @_builtins.property
     def image(self) -> Global___Image:
         """An image."""
@@ -320,14 +311,13 @@ class Part(_message.Message):
         refusal: _builtins.str = ...,
         thinking: Global___Thinking | None = ...,
         json: _builtins.str = ...,
-        text_json: _builtins.bytes = ...,
         extra: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "file", b"file", "image", b"image", "json", b"json", "kind", b"kind", "refusal", b"refusal", "text", b"text", "text_json", b"text_json", "thinking", b"thinking"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "file", b"file", "image", b"image", "json", b"json", "kind", b"kind", "refusal", b"refusal", "text", b"text", "thinking", b"thinking"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "extra", b"extra", "file", b"file", "image", b"image", "json", b"json", "kind", b"kind", "refusal", b"refusal", "text", b"text", "text_json", b"text_json", "thinking", b"thinking"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "extra", b"extra", "file", b"file", "image", b"image", "json", b"json", "kind", b"kind", "refusal", b"refusal", "text", b"text", "thinking", b"thinking"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["text", "image", "audio", "file", "refusal", "thinking", "json", "text_json"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["text", "image", "audio", "file", "refusal", "thinking", "json"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 

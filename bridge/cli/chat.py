@@ -1,0 +1,99 @@
+"""`twinspan chat` and `twinspan models`: a gateway from a terminal."""
+
+import argparse
+import asyncio
+import os
+import sys
+from contextlib import aclosing
+
+from bridge.cli.client import Client, GrpcClient, Outcome, RestClient, Turn
+from bridge.cli.problem import Problem
+
+
+def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what says which gateway is meant."""
+    parser.add_argument("--url", help="the bridge's address (default: $TWINSPAN_URL, else http://127.0.0.1:8080)")
+    parser.add_argument("--grpc", metavar="HOST:PORT", help="talk gRPC to a core at this address instead")
+    parser.add_argument("--token", help="the credential (default: $TWINSPAN_TOKEN)")
+
+
+def connect(arguments: argparse.Namespace) -> Client:
+    """Returns a client for the gateway that the arguments name.
+
+    Raises:
+        Problem: There is no credential.
+    """
+    token = arguments.token or os.environ.get("TWINSPAN_TOKEN")
+    if not token:
+        raise Problem("No credential. Give one with --token or in TWINSPAN_TOKEN; `twinspan serve` shows it at its start.", 2)
+    if arguments.grpc:
+        return GrpcClient(arguments.grpc, token)
+    return RestClient(arguments.url or os.environ.get("TWINSPAN_URL") or "http://127.0.0.1:8080", token)
+
+
+async def run_models(arguments: argparse.Namespace) -> None:
+    """Prints the names that may be asked for, one a line."""
+    client = connect(arguments)
+    try:
+        for name in await client.models():
+            print(name)
+    finally:
+        await client.close()
+
+
+async def run_chat(arguments: argparse.Namespace) -> None:
+    """Answers one prompt, or holds a conversation until the input ends."""
+    client = connect(arguments)
+    try:
+        model = arguments.model or await _first_model(client)
+        prompt = " ".join(arguments.prompt)
+        if prompt:
+            await answer(client, model, [Turn("user", prompt)], verbose=not arguments.quiet)
+            return
+        await _converse(client, model, verbose=not arguments.quiet)
+    finally:
+        await client.close()
+
+
+async def answer(client: Client, model: str, turns: list[Turn], *, verbose: bool) -> str:
+    """Prints an answer as it comes and returns it; with `verbose`, a line on standard error says what it took."""
+    outcome = Outcome()
+    pieces: list[str] = []
+    async with aclosing(client.chat(model, turns, outcome)) as texts:  # type: ignore[type-var]  # both clients give generators
+        async for text in texts:
+            pieces.append(text)
+            print(text, end="", flush=True)
+    print()
+    if verbose:
+        print(summary(outcome), file=sys.stderr)
+    return "".join(pieces)
+
+
+def summary(outcome: Outcome) -> str:
+    """Returns one line that says what an answer took."""
+    cost = "unknown" if outcome.cost_usd is None else f"${outcome.cost_usd:.6f}"
+    return (
+        f"[{outcome.provider}/{outcome.model}, first token after {outcome.first_token_seconds * 1000:.0f} ms, "
+        f"{outcome.input_tokens} tokens in, {outcome.output_tokens} out, cost {cost}]"
+    )
+
+
+async def _converse(client: Client, model: str, *, verbose: bool) -> None:
+    print(f"Talking to {model}. End with Ctrl-D.", file=sys.stderr)
+    turns: list[Turn] = []
+    while True:
+        try:
+            prompt = (await asyncio.to_thread(input, "> ")).strip()
+        except EOFError:
+            print(file=sys.stderr)
+            return
+        if prompt:
+            turns.append(Turn("user", prompt))
+            turns.append(Turn("assistant", await answer(client, model, turns, verbose=verbose)))
+
+
+async def _first_model(client: Client) -> str:
+    models = await client.models()
+    if not models:
+        raise Problem("The gateway offers no model to this credential.")
+    return models[0]

@@ -1,0 +1,96 @@
+"""Finds the endpoint of a request by method and path.
+
+Paths are written as in `google.api.http`: `{name}` stands for one segment, `{name=**}` for all that follow. Source:
+https://github.com/googleapis/googleapis/blob/master/google/api/http.proto.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from aiohttp import web
+from twinspan.v1.errors_pb2 import ErrorKind
+
+from bridge.call import Call
+from bridge.errors import BridgeError
+
+Handler: TypeAlias = Callable[[Call], Awaitable[web.StreamResponse]]
+_VARIABLE = re.compile(r"\{(\w+)(=\*\*)?\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What answers requests of one method and path.
+
+    Attributes:
+        method: The HTTP method.
+        template: The path with its variables, which is also the route's name in spans and metrics.
+        handler: Answers.
+    """
+
+    method: str
+    template: str
+    handler: Handler
+
+
+class MethodNotAllowedError(BridgeError):
+    """The path is known, but not with this method.
+
+    Attributes:
+        allowed: The methods that it has, for the header `Allow`.
+    """
+
+    def __init__(self, method: str, path: str, allowed: list[str]) -> None:
+        names = ", ".join(allowed)
+        super().__init__(ErrorKind.ERROR_KIND_METHOD_NOT_ALLOWED, f"{path} does not take {method}. It takes {names}.")
+        self.allowed = names
+
+
+class Router:
+    """The bridge's routes."""
+
+    def __init__(self) -> None:
+        self._exact: dict[str, dict[str, Endpoint]] = {}
+        self._patterns: list[tuple[re.Pattern[str], dict[str, Endpoint]]] = []
+
+    def add(self, method: str, template: str, handler: Handler) -> None:
+        """Adds a route. Of patterns that fit one path, the one that was added first answers."""
+        endpoint = Endpoint(method, template, handler)
+        if "{" not in template:
+            self._exact.setdefault(template, {})[method] = endpoint
+            return
+        pattern = re.compile(_VARIABLE.sub(_group, template))
+        for known, methods in self._patterns:
+            if known == pattern:
+                methods[method] = endpoint
+                return
+        self._patterns.append((pattern, {method: endpoint}))
+
+    def find(self, method: str, path: str) -> tuple[Endpoint, Mapping[str, str]]:
+        """Returns the endpoint of a request, and the values of the path's variables. HEAD is answered where GET is.
+
+        Raises:
+            BridgeError: No route has this path, or none with this method.
+        """
+        methods = self._exact.get(path)
+        variables: Mapping[str, str] = {}
+        if methods is None:
+            for pattern, candidates in self._patterns:
+                if match := pattern.fullmatch(path):
+                    methods, variables = candidates, match.groupdict()
+                    break
+            else:
+                raise BridgeError(
+                    ErrorKind.ERROR_KIND_NOT_FOUND,
+                    f"There is no route {method[:16]} {path[:256]}. Check the base URL: it ends in /v1.",
+                )
+        endpoint = methods.get("GET" if method == "HEAD" else method)
+        if endpoint is None:
+            raise MethodNotAllowedError(method[:16], path[:256], sorted(methods))
+        return endpoint, variables
+
+
+def _group(variable: "re.Match[str]") -> str:
+    name, rest = variable.groups()
+    return f"(?P<{name}>.+)" if rest else f"(?P<{name}>[^/]+)"

@@ -1,0 +1,1 @@
+"""What the bridge tells about itself: a span and a count for each HTTP request."""

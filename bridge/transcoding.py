@@ -1,0 +1,99 @@
+"""Routes of plain resources, made from the `google.api.http` annotations of the services' methods.
+
+A path's variables and the query fill the request's fields; the response is written as JSON with the field names of the proto, unless a
+dialect says otherwise. It is meant for small messages off the hot path.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import orjson
+from aiohttp import web
+from google.api import annotations_pb2
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from twinspan.v1.errors_pb2 import ErrorKind
+
+from bridge.call import Call
+from bridge.errors import BridgeError
+from bridge.router import Handler
+from bridge.rpc import Rpc
+
+Renderer = Callable[[Call, Any], bytes]
+"""Writes a response as JSON."""
+
+_INTEGERS = frozenset(
+    {FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT32, FieldDescriptor.CPPTYPE_UINT64}
+)
+_FLOATS = frozenset({FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT})
+
+
+def routes(service: ServiceDescriptor, stub: object, renderers: Mapping[str, Renderer]) -> Iterator[tuple[str, str, Handler]]:
+    """Gives the method, path and handler of every annotated method of a service.
+
+    Args:
+        service: The service.
+        stub: Calls it.
+        renderers: How responses are written, by message name; `as_json` writes the others.
+    """
+    for method in service.methods:
+        rule = method.GetOptions().Extensions[annotations_pb2.http]
+        verb = rule.WhichOneof("pattern")
+        if verb:
+            render = renderers.get(method.output_type.name, _plain)
+            yield verb.upper(), getattr(rule, verb), _handler(method, Rpc.of(stub, method), render)
+
+
+def as_json(message: Message) -> dict[str, Any]:
+    """Returns a message as JSON: every field without presence, and of the others those that are set. Integers are numbers."""
+    fields: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        if field.has_presence and not message.HasField(field.name):
+            continue
+        value = getattr(message, field.name)
+        if field.message_type is None:
+            fields[field.name] = list(value) if field.is_repeated else value
+        elif field.message_type.GetOptions().map_entry:
+            fields[field.name] = dict(value)
+        elif field.is_repeated:
+            fields[field.name] = [as_json(item) for item in value]
+        else:
+            fields[field.name] = as_json(value)
+    return fields
+
+
+def _plain(_call: Call, message: Message) -> bytes:
+    return orjson.dumps(as_json(message))
+
+
+def _handler(method: MethodDescriptor, rpc: Rpc, render: Renderer) -> Handler:
+    request_class = GetMessageClass(method.input_type)
+
+    async def handle(call: Call) -> web.StreamResponse:
+        request = request_class()
+        for name, text in (*call.http.query.items(), *call.variables.items()):
+            field = method.input_type.fields_by_name.get(name)
+            if field is not None:  # a query may hold what other servers of this interface know
+                setattr(request, name, _value(field, name, text))
+        answer = await call.unary(rpc, request)
+        return call.json(render(call, answer))
+
+    return handle
+
+
+def _value(field: FieldDescriptor, name: str, text: str) -> Any:
+    try:
+        if field.cpp_type in _INTEGERS:
+            value = int(text)
+            if -(2**31) <= value < 2**31:
+                return value
+        elif field.cpp_type in _FLOATS:
+            return float(text)
+        elif field.cpp_type == FieldDescriptor.CPPTYPE_BOOL and text in {"true", "false"}:
+            return text == "true"
+        elif field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+            return text
+    except ValueError:
+        pass
+    raise BridgeError(ErrorKind.ERROR_KIND_INVALID_REQUEST, f"'{name}' cannot be {text[:64]!r}.", param=name)

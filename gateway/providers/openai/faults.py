@@ -1,0 +1,111 @@
+"""Reads the errors of OpenAI-compatible providers.
+
+The reader is tolerant: providers answer with OpenAI's envelope, with one of their own, with numbers where strings belong, with HTML
+or with nothing, and each of these becomes a clear error of the gateway.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from twinspan.v1.errors_pb2 import ErrorKind
+
+from gateway.errors import GatewayError, UpstreamFacts
+
+_KINDS: Mapping[int, ErrorKind.ValueType] = {
+    400: ErrorKind.ERROR_KIND_INVALID_REQUEST,
+    401: ErrorKind.ERROR_KIND_AUTH_FAILED,
+    402: ErrorKind.ERROR_KIND_QUOTA_EXHAUSTED,
+    403: ErrorKind.ERROR_KIND_PERMISSION_DENIED,
+    404: ErrorKind.ERROR_KIND_NOT_FOUND,
+    408: ErrorKind.ERROR_KIND_PROVIDER_TIMEOUT,
+    409: ErrorKind.ERROR_KIND_CONFLICT,
+    413: ErrorKind.ERROR_KIND_PAYLOAD_TOO_LARGE,
+    422: ErrorKind.ERROR_KIND_INVALID_REQUEST,
+    429: ErrorKind.ERROR_KIND_RATE_LIMITED,
+    504: ErrorKind.ERROR_KIND_PROVIDER_TIMEOUT,
+    529: ErrorKind.ERROR_KIND_RATE_LIMITED,
+}
+_CODES: Mapping[str, ErrorKind.ValueType] = {
+    "context_length_exceeded": ErrorKind.ERROR_KIND_CONTEXT_EXCEEDED,
+    "insufficient_quota": ErrorKind.ERROR_KIND_QUOTA_EXHAUSTED,
+    "model_not_found": ErrorKind.ERROR_KIND_MODEL_NOT_FOUND,
+}
+_MESSAGE_LIMIT = 2000
+
+
+def of_status(status: int, headers: Mapping[str, str], body: bytes, provider: str) -> GatewayError:
+    """Returns the error that an answer with a status of 400 or more stands for.
+
+    A status below 500 is the client's to see as it is. One of 500 and more is the provider's own trouble, which the client sees as
+    a 502 or a 504.
+    """
+    message, facts = _envelope(body, status)
+    kind = _CODES.get(facts.code or "") or _KINDS.get(status)
+    if kind is None:
+        kind = ErrorKind.ERROR_KIND_INVALID_REQUEST if status < 500 else ErrorKind.ERROR_KIND_PROVIDER_ERROR
+    if message is None:
+        message = f"The provider '{provider}' answered with status {status} and no message. Try again, or another model."
+    return GatewayError(
+        kind,
+        message,
+        param=facts.param,
+        provider=provider,
+        retry_after=retry_after(headers),
+        upstream=facts if status < 500 else None,
+    )
+
+
+def in_band(error: Any, provider: str) -> GatewayError:
+    """Returns the error that a provider sent where a chunk was expected; `error` is the value of its field `error`."""
+    message, facts = _facts(error, 0)
+    code = facts.code or ""
+    status = int(code) if code.isdigit() and 400 <= int(code) < 600 else 0
+    kind = _CODES.get(code) or _KINDS.get(status) or ErrorKind.ERROR_KIND_PROVIDER_ERROR
+    return GatewayError(kind, message or f"The provider '{provider}' ended the stream with an error.", provider=provider)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Returns the seconds that a provider asks to wait, from `retry-after-ms` or `retry-after` (RFC 9110 section 10.2.3).
+
+    A date is not read: no provider of this kind sends one.
+    """
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) / unit
+        except ValueError:
+            continue
+        if 0 <= seconds < 86_400 * 7:
+            return seconds
+    return None
+
+
+def _envelope(body: bytes, status: int) -> tuple[str | None, UpstreamFacts]:
+    try:
+        fields = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None, UpstreamFacts(status)
+    if isinstance(fields, list) and fields:  # one vendor wraps its envelope in an array
+        fields = fields[0]
+    if not isinstance(fields, dict):
+        return None, UpstreamFacts(status)
+    return _facts(fields.get("error", fields), status)
+
+
+def _facts(error: Any, status: int) -> tuple[str | None, UpstreamFacts]:
+    if isinstance(error, str):
+        return error[:_MESSAGE_LIMIT], UpstreamFacts(status)
+    if not isinstance(error, dict):
+        return None, UpstreamFacts(status)
+    message = _text(error.get("message")) or _text(error.get("detail"))
+    facts = UpstreamFacts(status, _text(error.get("type")), _text(error.get("param")), _text(error.get("code")))
+    return (message[:_MESSAGE_LIMIT] if message else None), facts
+
+
+def _text(value: Any) -> str | None:
+    """Returns a string or number as text; providers send numeric codes where OpenAI sends strings."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return None

@@ -1,0 +1,46 @@
+"""A provider, compiled from its configuration: where it is, how to be let in, and what it can do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from yarl import URL
+
+from gateway.providers.sender import Timeouts
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Who answers requests.
+
+    Attributes:
+        name: Its name in the configuration.
+        chat_url: Where chats go.
+        url_text: The same as text.
+        headers: What every request to it carries, its credential included.
+        models: The models it offers; None if it is taken to offer any.
+        timeouts: How long each phase of a request may last. `total` bounds all attempts of a request together.
+        retryable_status_codes: Statuses after which another attempt may help.
+        stream_options: Whether it knows `stream_options`, with which a stream is asked for its usage.
+        empty_stream_as_error: Whether a stream without any output counts as a failure.
+        free: Whether its answers cost nothing.
+        secrets: Texts that must never appear in an error or a log.
+    """
+
+    name: str
+    chat_url: URL
+    url_text: str
+    headers: Mapping[str, str]
+    models: tuple[str, ...] | None
+    timeouts: Timeouts
+    retryable_status_codes: frozenset[int] = frozenset({429, 500, 502, 503, 504})
+    stream_options: bool = True
+    empty_stream_as_error: bool = True
+    free: bool = False
+    capabilities: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    def cleansed(self, message: str) -> str:
+        """Returns `message` without the provider's credential, which some providers repeat in their errors."""
+        for secret in self.secrets:
+            message = message.replace(secret, "[REDACTED]")
+        return message

@@ -1,0 +1,197 @@
+"""The catalogue: every name that a request may give for its model, and the targets behind it.
+
+It is compiled from one configuration and never changes; a reload makes another. What is learnt while serving (cooldowns, turns of
+round-robin) lives outside it, in `RoutingState`, and so outlives a reload.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from twinspan.v1.errors_pb2 import ErrorKind
+
+from gateway.errors import GatewayError
+from gateway.providers.provider import Provider
+from gateway.routing.cooldown import Cooldown, CooldownSettings
+from gateway.routing.strategies import STRATEGIES, Strategy
+
+MODEL_NAME_LIMIT = 256
+"""Most characters of a model's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One model of one provider, as an agent or a request uses it.
+
+    Attributes:
+        provider: Who answers.
+        model: The model's name at the provider.
+        agent: The agent through which it is asked; empty if the model was named itself.
+    """
+
+    provider: Provider
+    model: str
+    agent: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Agent, provider and model: what tells targets apart in state, metrics and statistics."""
+        return (self.agent, self.provider.name, self.model)
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A name that stands for several targets.
+
+    Attributes:
+        name: What clients ask for.
+        targets: In configured order, at least one.
+        strategy: In which order they are tried.
+        cooldown: When one of them is passed over.
+        max_retries: How often one target is tried again before the next.
+        system_prompt: Instructions put before the conversation; empty for none.
+        force_system_prompt: Whether they replace the client's own.
+        description: What the agent is for.
+    """
+
+    name: str
+    targets: tuple[Target, ...]
+    strategy: str = "fallback"
+    cooldown: CooldownSettings = field(default_factory=CooldownSettings)
+    max_retries: int = 0
+    system_prompt: str = ""
+    force_system_prompt: bool = False
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A name in the catalogue, for those who ask what there is.
+
+    Attributes:
+        id: The name.
+        owned_by: The provider's name, or `twinspan` for an agent.
+        target: The first target behind the name.
+    """
+
+    id: str
+    owned_by: str
+    target: Target
+
+
+@dataclass(slots=True)
+class RoutingState:
+    """What routing learns while it serves. It is bounded by the configured targets: `forget` drops the rest after a reload."""
+
+    cooldowns: dict[tuple[str, str, str], Cooldown] = field(default_factory=dict)
+    turns: dict[str, int] = field(default_factory=dict)
+
+    def cooldown(self, target: Target) -> Cooldown:
+        """Returns the recent past of a target."""
+        found = self.cooldowns.get(target.key)
+        if found is None:
+            found = self.cooldowns[target.key] = Cooldown()
+        return found
+
+    def next_turn(self, agent: str) -> int:
+        """Returns how many requests the agent has had before, and counts this one."""
+        turn = self.turns.get(agent, 0)
+        self.turns[agent] = turn + 1
+        return turn
+
+    def forget(self, agents: Iterable[Agent]) -> None:
+        """Drops what is known of targets and agents that are configured no more."""
+        agents = list(agents)
+        keys = {target.key for agent in agents for target in agent.targets}
+        self.cooldowns = {key: value for key, value in self.cooldowns.items() if key in keys}
+        names = {agent.name for agent in agents}
+        self.turns = {name: turn for name, turn in self.turns.items() if name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a request goes.
+
+    Attributes:
+        name: What the client asked for.
+        agent: The agent of that name; None if it is a model's.
+        targets: Those that may answer, in configured order.
+    """
+
+    name: str
+    agent: Agent | None
+    targets: tuple[Target, ...]
+
+    @property
+    def max_retries(self) -> int:
+        """How often one target is tried again before the next."""
+        return self.agent.max_retries if self.agent else 0
+
+    def plan(self, state: RoutingState, now: float) -> Sequence[Target]:
+        """Returns the targets in the order in which they are to be tried; those that cool down are left out.
+
+        If all of them do, none is left out, since an answer is still likelier than without trying.
+        """
+        if self.agent is None:
+            return self.targets
+        order: Strategy[Target] = STRATEGIES[self.agent.strategy]
+        ordered = order(self.targets, state.next_turn(self.agent.name))
+        return [target for target in ordered if state.cooldown(target).available(now)] or ordered
+
+
+class Catalogue:
+    """All agents and models of one configuration."""
+
+    def __init__(self, providers: Sequence[Provider], agents: Sequence[Agent]) -> None:
+        """Compiles the names; the order of providers and agents is that of the configuration, and it decides between equals."""
+        self.agents: Mapping[str, Agent] = {agent.name: agent for agent in agents}
+        self._providers = {provider.name: provider for provider in providers}
+        self._open = tuple(provider for provider in providers if provider.models is None)
+        models: dict[str, list[Target]] = {}
+        for provider in providers:
+            for model in provider.models or ():
+                models.setdefault(model, []).append(Target(provider, model))
+        self._routes = {name: Route(name, None, tuple(targets)) for name, targets in models.items()}
+        self._routes |= {agent.name: Route(agent.name, agent, agent.targets) for agent in agents}
+
+    def route(self, name: str) -> Route:
+        """Returns where a request for `name` goes.
+
+        An agent's name comes before a model's. `provider/model` names one provider's. A model that no provider lists goes to the
+        first provider, in configured order, that has no list: such a provider is taken to offer anything.
+
+        Raises:
+            GatewayError: The name is empty, too long, or nobody offers it.
+        """
+        route = self._routes.get(name)
+        if route is not None:
+            return route
+        if not name:
+            raise GatewayError(
+                ErrorKind.ERROR_KIND_INVALID_REQUEST,
+                "You must name a model. GET /v1/models lists those there are.",
+                param="model",
+            )
+        if len(name) > MODEL_NAME_LIMIT:
+            raise GatewayError(
+                ErrorKind.ERROR_KIND_INVALID_REQUEST,
+                f"The model's name is longer than {MODEL_NAME_LIMIT} characters.",
+                param="model",
+            )
+        prefix, slash, model = name.partition("/")
+        provider = self._providers.get(prefix) if slash and model else None
+        if provider is not None and (provider.models is None or model in provider.models):
+            return Route(name, None, (Target(provider, model),))
+        if provider is None and self._open:
+            return Route(name, None, (Target(self._open[0], name),))
+        raise GatewayError(
+            ErrorKind.ERROR_KIND_MODEL_NOT_FOUND,
+            f"The model '{name}' does not exist here. GET /v1/models lists those there are.",
+            param="model",
+        )
+
+    def listings(self) -> list[Listing]:
+        """Returns every name there is: agents first, then models, each in configured order."""
+        return [
+            Listing(route.name, "twinspan" if route.agent else route.targets[0].provider.name, route.targets[0])
+            for route in sorted(self._routes.values(), key=lambda route: route.agent is None)
+        ]

@@ -1,0 +1,195 @@
+"""The counts as Prometheus reads them: one collector for the core, and the rendering of a registry.
+
+It reads what `gateway.telemetry.recorder` wrote, at the time of a scrape and never before; `docs/metrics.md` lists what it gives.
+The registry is handed in, so that the bridge's own collector can stand beside this one and nothing is global.
+"""
+
+import asyncio
+import platform
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
+
+from gateway.telemetry.counts import OPERATION_SECONDS, TargetCounts
+from gateway.telemetry.histogram import Histogram, merged
+from gateway.telemetry.recorder import Recorder
+
+_METHOD = ("service", "method")
+_TARGET = ("model", "agent", "provider")
+
+
+class GatewayCollector(Collector):
+    """Gives what the core has counted."""
+
+    def __init__(self, recorder: Recorder, version: str) -> None:
+        """Makes a collector; `register` does so and registers it.
+
+        Args:
+            recorder: What is counted.
+            version: The gateway's version.
+        """
+        self._recorder = recorder
+        self._version = version
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Counts this loop's tasks from now on."""
+        self._loop = loop
+
+    def describe(self) -> Iterable[Metric]:
+        """Returns nothing: names are unique by their prefix, so the registry need not collect to learn them."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields every metric."""
+        # A scrape may run in a thread of its own, so tables are copied before they are walked: a copy is one step under the GIL.
+        yield from self._calls()
+        yield from _targets(list(self._recorder.targets.values()))
+        yield from self._events()
+        yield from self._process()
+
+    def _calls(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily("twinspan_grpc_requests", "RPCs that have ended.", labels=(*_METHOD, "code"))
+        inflight = GaugeMetricFamily("twinspan_inflight_requests", "RPCs under way.", labels=_METHOD)
+        duration = HistogramMetricFamily(
+            "twinspan_request_duration_seconds", "Time from an RPC's start to its end.", labels=_METHOD
+        )
+        overhead = HistogramMetricFamily(
+            "twinspan_gateway_overhead_seconds", "Time of an RPC in which no request to a provider was under way.", labels=_METHOD
+        )
+        for counts in list(self._recorder.methods.values()):
+            labels = (counts.service, counts.method)
+            for code, count in list(counts.codes.items()):
+                requests.add_metric((*labels, code), count)
+            inflight.add_metric(labels, counts.inflight)
+            _add(duration, labels, counts.duration)
+            _add(overhead, labels, counts.overhead)
+        return iter((requests, inflight, duration, overhead))
+
+    def _events(self) -> Iterator[Metric]:
+        recorder = self._recorder
+        for name, text, labels, table in (
+            ("errors", "RPCs that failed, by error kind.", ("kind", "provider"), recorder.errors),
+            ("stream_interrupts", "Streams that broke after their first event.", ("reason",), recorder.stream_interrupts),
+            ("auth_failure", "Requests without a known credential.", ("type",), recorder.auth_failures),
+            ("auth_denials", "Requests that their credential does not allow.", ("reason",), recorder.auth_denials),
+        ):
+            family = CounterMetricFamily(f"twinspan_{name}", text, labels=labels)
+            for values, count in list(table.values.items()):
+                family.add_metric(values, count)
+            yield family
+        for name, text, count in (
+            ("auth_success", "Requests with a known credential.", recorder.auth_successes),
+            ("retries", "Attempts that followed a failed one.", recorder.retries),
+            ("panics", "Exceptions that nobody foresaw.", recorder.panics),
+            ("stream_stalled", "Streams in which the provider fell silent for too long.", recorder.streams_stalled),
+            ("empty_stream", "Streams that the provider ended without saying anything.", recorder.streams_empty),
+            ("agent_cooldowns", "Times that a target was passed over from then on.", recorder.cooldowns),
+            ("agent_targets_exhausted", "Requests for which every target of the agent failed.", recorder.exhaustions),
+        ):
+            yield CounterMetricFamily(f"twinspan_{name}", text, value=count)
+
+    def _process(self) -> Iterator[Metric]:
+        recorder = self._recorder
+        build = {"version": self._version, "python": platform.python_version()}
+        yield InfoMetricFamily("twinspan_build", "What runs.", value=build)
+        uptime = recorder.clock() - recorder.started_at
+        yield GaugeMetricFamily("twinspan_uptime_seconds", "Time since the start.", value=uptime)
+        lag = HistogramMetricFamily("twinspan_event_loop_lag_seconds", "How late the event loop was for a timer.")
+        _add(lag, (), recorder.loop_lag)
+        yield lag
+        if self._loop is not None:
+            tasks = len(asyncio.all_tasks(self._loop))
+            yield GaugeMetricFamily("twinspan_asyncio_tasks", "Tasks of the event loop.", value=tasks)
+
+
+def register(registry: CollectorRegistry, recorder: Recorder, version: str) -> GatewayCollector:
+    """Adds the core's metrics and those of the process (memory, CPU, open files) to a registry.
+
+    Args:
+        registry: A registry of one's own, never the global one.
+        recorder: What is counted.
+        version: The gateway's version.
+    """
+    collector = GatewayCollector(recorder, version)
+    registry.register(collector)
+    ProcessCollector(registry=registry)
+    return collector
+
+
+def render(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
+    """Returns all metrics of a registry, and their content type.
+
+    It takes about 10 µs a sample, so with hundreds of targets it belongs into a thread: `asyncio.to_thread(render, ...)` is safe.
+
+    Args:
+        registry: The registry.
+        accept: The `Accept` header; OpenMetrics, which alone has exemplars, is given to whoever asks for it.
+    """
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+def _targets(targets: list[TargetCounts]) -> Iterator[Metric]:
+    counters: tuple[tuple[str, str, Callable[[TargetCounts], float]], ...] = (
+        ("upstream_requests", "Requests to providers that have ended.", lambda target: target.attempts),
+        (
+            "upstream_errors",
+            "Requests to providers that failed, callers' cancellations not among them.",
+            lambda target: target.errors,
+        ),
+        ("cost_usd", "What requests cost in US dollars, where the price is known.", lambda target: target.cost_usd),
+    )
+    for name, text, value in counters:
+        family = CounterMetricFamily(f"twinspan_{name}", text, labels=_TARGET)
+        for target in targets:
+            family.add_metric(_labels(target), value(target))
+        yield family
+    tokens = CounterMetricFamily("twinspan_tokens", "Tokens that providers counted.", labels=("direction", *_TARGET))
+    cached = CounterMetricFamily(
+        "twinspan_provider_cache_tokens", "Input tokens by what the provider's cache did.", labels=("kind",)
+    )
+    for target in targets:
+        tokens.add_metric(("input", *_labels(target)), target.input_tokens)
+        tokens.add_metric(("output", *_labels(target)), target.output_tokens)
+    cached.add_metric(("hit",), sum(target.cache_hit_tokens for target in targets))
+    cached.add_metric(("miss",), sum(target.cache_miss_tokens for target in targets))
+    cached.add_metric(("creation",), sum(target.cache_creation_tokens for target in targets))
+    yield tokens
+    yield cached
+    histograms: tuple[tuple[str, str, Callable[[TargetCounts], Histogram]], ...] = (
+        ("upstream_request_duration", "Time from a request to a provider to the end of its answer.", _duration),
+        ("ttft", "Time from a request to a provider to the first piece of its answer.", lambda target: target.ttft),
+        ("inter_token", "Time between two pieces of a provider's answer.", lambda target: target.inter_token),
+    )
+    for name, text, histogram in histograms:
+        durations = HistogramMetricFamily(f"twinspan_{name}_seconds", text, labels=_TARGET)
+        for target in targets:
+            _add(durations, _labels(target), histogram(target))
+        yield durations
+
+
+def _labels(target: TargetCounts) -> tuple[str, str, str]:
+    return target.model, target.agent, target.provider
+
+
+def _duration(target: TargetCounts) -> Histogram:
+    return merged(list(target.durations.values()), OPERATION_SECONDS)
+
+
+def _add(family: HistogramMetricFamily, labels: tuple[str, ...], histogram: Histogram) -> None:
+    buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+    total = 0
+    for position, count in enumerate(list(histogram.counts)):
+        total += count
+        bound = str(histogram.bounds[position]) if position < len(histogram.bounds) else "+Inf"
+        exemplar = histogram.exemplars.get(position)
+        if exemplar is None:
+            buckets.append((bound, total))
+        else:
+            buckets.append((bound, total, Exemplar({"trace_id": exemplar.trace_id}, exemplar.value, exemplar.timestamp)))
+    family.add_metric(labels, buckets, histogram.sum)
