@@ -90,7 +90,7 @@ def _event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
-def unchunked(framed: bytes | bytearray) -> bytes:
+def unchunked(framed: bytes | bytearray) -> bytearray:
     """Returns the body that came as `Transfer-Encoding: chunked`; `framed` is the whole of it, the last chunk included."""
     body = bytearray()
     at = 0
@@ -98,6 +98,6 @@ def unchunked(framed: bytes | bytearray) -> bytes:
         end = framed.index(b"\r\n", at)
         size = int(framed[at:end].partition(b";")[0], 16)
         if size == 0:
-            return bytes(body)
+            return body
         body += framed[end + 2 : end + 2 + size]
         at = end + 4 + size

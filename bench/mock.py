@@ -114,14 +114,14 @@ class Connection(asyncio.Protocol):
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             if len(self._received) < self._needed:
                 return
-            body = bytes(self._received[end + 4 : self._needed])
+            body = self._received[end + 4 : self._needed]
         elif b"\r\ntransfer-encoding: chunked" in head:
             if not self._received.endswith(_CHUNKED_END):
                 return
             body = answers.unchunked(self._received[end + 4 :])
         else:
-            body = b""
-        self._received.clear()
+            body = bytearray()
+        self._received = bytearray()
         self._needed = 0
         self._answer(head, body)
 
@@ -137,12 +137,12 @@ class Connection(asyncio.Protocol):
         self._finish(script)
         return False
 
-    def _answer(self, head: bytes, body: bytes) -> None:
+    def _answer(self, head: bytes, body: bytearray) -> None:
         if head.startswith(b"get "):
             self._transport.write(self._scripts.models)
             return
         at = body.find(PREFIX)
-        name = body[at : body.find(b'"', at)] if at >= 0 else b""
+        name = bytes(body[at : body.find(b'"', at)]) if at >= 0 else b""
         script = self._scripts.script(name, with_usage=_says(body, b'"include_usage"'))
         if script is None:
             self._transport.write(self._scripts.unary if name == UNARY.encode() else self._scripts.unknown)
@@ -197,7 +197,7 @@ class Mock:
         self._server.close()
 
 
-def _says(body: bytes, key: bytes) -> bool:
+def _says(body: bytearray, key: bytes) -> bool:
     at = body.find(key)
     return at >= 0 and body[at + len(key) : at + len(key) + 8].replace(b" ", b"").startswith(b":true")
 

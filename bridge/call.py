@@ -1,7 +1,7 @@
 """One HTTP request under way: what came, the RPC it becomes, and what its answer must carry.
 
-Handlers get a `Call` instead of aiohttp's request, and with it the few things that every route needs. `bridge.server` makes it and ends
-it.
+Handlers get a `Call` instead of aiohttp's request, and with it the few things that every route needs. `bridge.server` makes it and
+ends it.
 """
 
 import asyncio

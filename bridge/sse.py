@@ -16,8 +16,8 @@ _COMMENT = b": keep-alive\n\n"
 class EventStream:
     """Writes events to a client, and comments while there are none.
 
-    A comment keeps clients and proxies from giving up on a silent connection. One timer a stream sees to it; it looks at the time of
-    the last write when it fires, so that a write costs nothing extra.
+    A comment keeps clients and proxies from giving up on a silent connection. One timer a stream sees to it; it looks at the time
+    of the last write when it fires, so that a write costs nothing extra.
     """
 
     def __init__(self, call: Call, keepalive_seconds: float) -> None:

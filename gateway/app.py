@@ -1,40 +1,284 @@
 """Wires the core from a configuration, and owns its start and its stop.
 
-Everything that the core is made of is made here and handed to what needs it; nothing below looks for anything by itself. The command
-line stands above, and finds here all that it may use of the core.
+Everything that the core is made of is made here and handed to what needs it; nothing below looks for anything by itself. The
+command line stands above, and finds here all that it may use of the core.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, cast
 
-from opentelemetry.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor
 from prometheus_client import CollectorRegistry
+from twinspan.v1 import admin_pb2, chat_pb2, models_pb2
 from twinspan.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
 from twinspan.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
 from twinspan.v1.models_pb2_grpc import add_ModelsServiceServicer_to_server
 
-from gateway.access.keys import KeyRing
+from gateway.access.keys import KeyRing, generate_token
 from gateway.access.policy import Policy
-from gateway.compile import compile_catalogue, compile_keys
+from gateway.compilation import compile_catalogue, compile_keys, needs_local_model
+from gateway.config.loading import ConfigError
+from gateway.config.schema import json_schema
 from gateway.config.snapshot import Snapshot, SnapshotHolder
 from gateway.exchange import Exchange
 from gateway.inprocess import InProcessChannel
-from gateway.local.engine import LocalEngine
+from gateway.local.engine import EngineError, LocalEndpoint, LocalEngine
 from gateway.providers.sender import Sender
 from gateway.routing.catalogue import Catalogue, RoutingState
 from gateway.rpc.edge import Edge
 from gateway.rpc.registry import HandlerRegistry
-from gateway.server import GrpcServer, GrpcServerSettings
+from gateway.server import GrpcServer, ServerSettings, ServerStartError, TlsFiles
 from gateway.services.admin import AdminService
 from gateway.services.chat import ChatService
 from gateway.services.models import ModelsService
-from gateway.telemetry.metrics import register
+from gateway.telemetry import logs, metrics, setup
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.runtime import watch_event_loop
+from gateway.telemetry.setup import Export
 from gateway.telemetry.tracing import Tracing
 
+__all__ = [
+    "VERSION",
+    "ConfigError",
+    "Core",
+    "Export",
+    "Listen",
+    "SnapshotHolder",
+    "StartError",
+    "configure_logging",
+    "demo_configuration",
+    "generate_token",
+    "json_schema",
+    "listen_settings",
+    "load_configuration",
+    "start_export",
+]
+
 _log = logging.getLogger(__name__)
+
 VERSION = version("twinspan")
+"""The gateway's version."""
+
+_LOOPBACK = "127.0.0.1"
+
+
+class StartError(Exception):
+    """The core cannot start; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """How a bridge is to listen.
+
+    Attributes:
+        host: The address to bind; None for all interfaces.
+        port: The port to bind.
+        max_body_bytes: Most bytes of a request's body that is read whole.
+        drain_seconds: How long requests under way may take once the bridge is to stop.
+        keepalive_seconds: After how much silence a stream gets a comment.
+        stream_default: Whether to stream where the client does not say.
+        cors_origins: Origins whose pages may call.
+        tls_cert: The certificate's file; None for plain HTTP.
+        tls_key: The key's file.
+        tls_client_ca: Which authorities' certificates clients must show; None if they need none.
+    """
+
+    host: str | None
+    port: int
+    max_body_bytes: int
+    drain_seconds: float
+    keepalive_seconds: float
+    stream_default: bool
+    cors_origins: tuple[str, ...]
+    tls_cert: Path | None
+    tls_key: Path | None
+    tls_client_ca: Path | None
+
+
+def load_configuration(path: str | None) -> SnapshotHolder:
+    """Returns the configuration at `path`, or where it is looked for without one.
+
+    Raises:
+        ConfigError: It has mistakes; the message names all of them.
+    """
+    return SnapshotHolder(path, os.environ)
+
+
+def configure_logging(configuration: SnapshotHolder) -> None:
+    """Sends the log where and as the configuration says, and writes its warnings."""
+    server = configuration.current.config.server
+    logs.configure_logging(server.log_level, server.log_format)
+    for warning in configuration.current.warnings:
+        _log.warning("%s", warning)
+
+
+def start_export(configuration: SnapshotHolder, *, processors: Sequence[SpanProcessor] = ()) -> Export:
+    """Begins to export traces, as the configuration and the environment say.
+
+    Raises:
+        ValueError: A variable of the environment has a value that is not supported.
+    """
+    telemetry = configuration.current.config.telemetry
+    return setup.start_export(version=VERSION, traces=telemetry.traces, metrics=telemetry.metrics, processors=processors)
+
+
+class Core:
+    """The core, running in this process.
+
+    Attributes:
+        channel: Leads to the core's services without a network.
+        new_token: The administrator's token, if it was made for this run; None if one is configured.
+    """
+
+    def __init__(self, configuration: SnapshotHolder, export: Export, registry: CollectorRegistry) -> None:
+        """Wires the core; nothing is started yet.
+
+        Args:
+            configuration: What holds.
+            export: Where spans and metrics go.
+            registry: Where the core's metrics are shown.
+        """
+        snapshot = configuration.current
+        config = snapshot.config
+        self._configuration = configuration
+        self._export = export
+        self._engine: LocalEngine | None = None
+        self._local: LocalEndpoint | None = None
+        self.new_token = None if config.client_token or config.api_keys else generate_token()
+        self._keys = self._compiled_keys(snapshot)
+        self._catalogue = Catalogue([], [])
+        self._state = RoutingState()
+        self._recorder = Recorder(usage_histograms=export.wants_usage_histograms)
+        self._collector = metrics.register(self._recorder, registry, VERSION)
+        self._sender = Sender()
+        self._watcher: asyncio.Task[None] | None = None
+        self._registry = self._register_services()
+        self.channel = InProcessChannel(self._registry)
+        self._server = GrpcServer(self._registry, self._server_settings(snapshot))
+        self._port = 0
+
+    @property
+    def grpc_url(self) -> str:
+        """Where the core listens, as `host:port`."""
+        host = self._grpc_address(self._configuration.current).rpartition(":")[0]
+        return f"{host or _LOOPBACK}:{self._port}"
+
+    def model_names(self) -> list[str]:
+        """Returns every name that may be asked for, agents first."""
+        return [listing.id for listing in self._catalogue.listings()]
+
+    async def start(self) -> None:
+        """Starts the embedded model if it is to run, and listens.
+
+        Raises:
+            StartError: The embedded model or the server cannot start.
+        """
+        config = self._configuration.current.config
+        await self._sender.start()
+        if needs_local_model(config):
+            await self._start_local_model(config.local_engine.max_sessions)
+        self._catalogue = compile_catalogue(self._configuration.current, self._local)
+        try:
+            self._port = await self._server.start()
+        except ServerStartError as error:
+            raise StartError(str(error)) from error
+        self._collector.watch(asyncio.get_running_loop())
+        self._watcher = asyncio.create_task(watch_event_loop(self._recorder))
+        self._export.export_metrics(self._recorder)
+
+    async def stop(self) -> None:
+        """Stops taking calls, lets those under way end, and frees everything. It may be called without a start."""
+        await self._server.stop()
+        await self.channel.close()
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+        await self._sender.close()
+        if self._engine is not None:
+            await self._engine.stop()
+
+    async def reload(self) -> None:
+        """Reads the configuration again. It is compiled whole, and then swapped; with a mistake in it, the old one goes on.
+
+        Requests under way keep the catalogue that they began with. What the core listens on does not change.
+        """
+        try:
+            snapshot = await self._configuration.reload()
+        except ConfigError as error:
+            _log.error("The configuration was not reloaded, the old one goes on. %s", error)  # noqa: TRY400 (a user's mistake)
+            return
+        for warning in snapshot.warnings:
+            _log.warning("%s", warning)
+        catalogue, keys = compile_catalogue(snapshot, self._local), self._compiled_keys(snapshot)
+        self._catalogue, self._keys = catalogue, keys
+        self._state.forget(catalogue.agents.values())
+        _log.info("The configuration was reloaded.")
+
+    def _compiled_keys(self, snapshot: Snapshot) -> KeyRing:
+        configured = snapshot.config.client_token
+        return compile_keys(snapshot.config, configured.get_secret_value() if configured else self.new_token)
+
+    def _register_services(self) -> HandlerRegistry:
+        tracing = Tracing(self._export.tracer_provider)
+        descriptors = (chat_pb2.DESCRIPTOR, models_pb2.DESCRIPTOR, admin_pb2.DESCRIPTOR)
+        policy = Policy(service for file in descriptors for service in file.services_by_name.values())
+        edge = Edge(policy, lambda: self._keys, self._recorder, tracing)
+        registry = HandlerRegistry([edge.wrap])
+        exchange = Exchange(lambda: self._catalogue, self._sender, self._state, self._recorder, tracing)
+        # The servicers take an `RpcCall` where the generated base classes say grpc's context: see docs/adr/0001.
+        server = cast("Any", registry)
+        add_ChatServiceServicer_to_server(cast("Any", ChatService(exchange)), server)
+        add_ModelsServiceServicer_to_server(cast("Any", ModelsService(lambda: self._catalogue)), server)
+        admin = AdminService(self._recorder, self._state, time.monotonic, VERSION)
+        add_AdminServiceServicer_to_server(cast("Any", admin), server)
+        return registry
+
+    def _server_settings(self, snapshot: Snapshot) -> ServerSettings:
+        server = snapshot.config.server
+        tls = server.tls
+        return ServerSettings(
+            address=self._grpc_address(snapshot),
+            tls=TlsFiles(tls.cert, tls.key, tls.client_ca) if tls else None,
+            drain_seconds=server.drain_seconds,
+        )
+
+    @staticmethod
+    def _grpc_address(snapshot: Snapshot) -> str:
+        """Without any configuration, only this machine is listened to."""
+        address = snapshot.config.server.grpc_addr
+        return f"{_LOOPBACK}{address}" if address.startswith(":") and not snapshot.sources else address
+
+    async def _start_local_model(self, slots: int) -> None:
+        engine = LocalEngine(slots=slots)
+        try:
+            self._local = await engine.start()
+        except EngineError as error:
+            raise StartError(f"No provider is configured, and the embedded model cannot stand in. {error}") from error
+        self._engine = engine
+
+
+def listen_settings(configuration: SnapshotHolder) -> Listen:
+    """Returns how a bridge is to listen. Without any configuration, that is on this machine alone."""
+    snapshot = configuration.current
+    server = snapshot.config.server
+    host, _, port = server.listen_addr.rpartition(":")
+    tls = server.tls
+    return Listen(
+        host=host.strip("[]") or (None if snapshot.sources else _LOOPBACK),
+        port=int(port),
+        max_body_bytes=server.max_body_bytes,
+        drain_seconds=server.drain_seconds,
+        keepalive_seconds=server.keepalive_seconds,
+        stream_default=server.stream_default,
+        cors_origins=tuple(server.cors_origins),
+        tls_cert=tls.cert if tls else None,
+        tls_key=tls.key if tls else None,
+        tls_client_ca=tls.client_ca if tls else None,
+    )

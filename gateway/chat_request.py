@@ -39,8 +39,8 @@ def check(chat: chat_pb2.ChatRequest, *, trusted: bool) -> None:
 
     Args:
         chat: What is asked.
-        trusted: Whether JSON texts in it are known to be JSON. From anyone else each is read once, since a text that is not JSON would
-            change what the upstream's request says.
+        trusted: Whether JSON texts in it are known to be JSON. From anyone else each is read once, since a text that is not JSON
+            would change what the upstream's request says.
 
     Raises:
         GatewayError: It cannot; the message says why, and `param` where.

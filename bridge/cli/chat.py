@@ -58,14 +58,20 @@ async def run_chat(arguments: argparse.Namespace) -> None:
 async def answer(client: Client, model: str, turns: list[Turn], *, verbose: bool) -> str:
     """Prints an answer as it comes and returns it; with `verbose`, a line on standard error says what it took."""
     outcome = Outcome()
+    text = await stream_answer(client, model, turns, outcome)
+    if verbose:
+        print(summary(outcome), file=sys.stderr)
+    return text
+
+
+async def stream_answer(client: Client, model: str, turns: list[Turn], outcome: Outcome) -> str:
+    """Prints an answer as it comes, and returns it."""
     pieces: list[str] = []
-    async with aclosing(client.chat(model, turns, outcome)) as texts:  # type: ignore[type-var]  # both clients give generators
+    async with aclosing(client.chat(model, turns, outcome)) as texts:
         async for text in texts:
             pieces.append(text)
             print(text, end="", flush=True)
     print()
-    if verbose:
-        print(summary(outcome), file=sys.stderr)
     return "".join(pieces)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -61,7 +61,7 @@ class Outcome:
 class Client(Protocol):
     """Talks to a gateway."""
 
-    def chat(self, model: str, turns: list[Turn], outcome: Outcome) -> AsyncIterator[str]:
+    def chat(self, model: str, turns: list[Turn], outcome: Outcome) -> AsyncGenerator[str, None]:
         """Gives the answer's text, piece by piece, and fills in `outcome`."""
         ...
 
@@ -84,7 +84,7 @@ class RestClient:
             headers={"Authorization": f"Bearer {token}"}, timeout=httpx.Timeout(300.0, connect=_CONNECT_SECONDS)
         )
 
-    async def chat(self, model: str, turns: list[Turn], outcome: Outcome) -> AsyncIterator[str]:
+    async def chat(self, model: str, turns: list[Turn], outcome: Outcome) -> AsyncGenerator[str, None]:
         """See `Client.chat`."""
         body = {
             "model": model,
@@ -135,7 +135,7 @@ class GrpcClient:
         self._models = ModelsServiceStub(self._channel)
         self._metadata = (("authorization", f"Bearer {token}"),)
 
-    async def chat(self, model: str, turns: list[Turn], outcome: Outcome) -> AsyncIterator[str]:
+    async def chat(self, model: str, turns: list[Turn], outcome: Outcome) -> AsyncGenerator[str, None]:
         """See `Client.chat`."""
         request = chat_pb2.StreamRequest(
             chat=chat_pb2.ChatRequest(

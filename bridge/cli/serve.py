@@ -1,5 +1,260 @@
 """`twinspan serve`, `core` and `bridge`: the gateway's parts as processes in the foreground."""
 
+import argparse
+import asyncio
+import contextlib
+import gc
 import logging
+import signal
+import ssl
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+from prometheus_client import CollectorRegistry
+
+from bridge import app as bridge_app
+from bridge.app import BridgeSettings
+from bridge.cli.problem import Problem
+from bridge.server import BridgeServer, ServerSettings
+from bridge.telemetry.http import HttpTelemetry
+from bridge.telemetry.metrics import HttpMetrics
+from gateway import app as core_app
+from gateway.app import Configuration, Core, Export
 
 _log = logging.getLogger(__name__)
+
+_CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
+    ("grpc.lb_policy_name", "round_robin"),
+    ("grpc.max_send_message_length", 64 * 1024 * 1024),
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.enable_retries", 0),
+)
+_COLLECTOR_THRESHOLDS = (20_000, 20, 20)
+
+
+async def run_serve(arguments: argparse.Namespace) -> None:
+    """Runs core and bridge in this process until it is told to stop."""
+    configuration = core_app.load_configuration(arguments.config)
+    async with gateway(configuration) as running:
+        print(running.greeting(), flush=True)
+        await _until_told(running.core.reload)
+
+
+async def run_core(arguments: argparse.Namespace) -> None:
+    """Runs the core in this process until it is told to stop."""
+    configuration = core_app.load_configuration(arguments.config)
+    core_app.configure_logging(configuration)
+    async with AsyncExitStack() as stack:
+        export = _exporting(stack, configuration)
+        core = await _core(stack, configuration, export, CollectorRegistry())
+        print(f"gRPC  {core.grpc_url}\n{_token_line(core)}", flush=True)
+        await _until_told(core.reload)
+
+
+async def run_bridge(arguments: argparse.Namespace) -> None:
+    """Runs the bridge in this process, over a core elsewhere, until it is told to stop."""
+    configuration = core_app.load_configuration(arguments.config)
+    core_app.configure_logging(configuration)
+    async with AsyncExitStack() as stack:
+        export = _exporting(stack, configuration)
+        channel = await stack.enter_async_context(_remote_channel(arguments))
+        bridge = await _bridge(stack, configuration, channel, export, CollectorRegistry())
+        print(f"REST  {bridge.url}/v1   (core: {arguments.core})", flush=True)
+        await _until_told(_nothing_to_reload)
+
+
+class Gateway:
+    """A core and a bridge that run in this process.
+
+    Attributes:
+        core: The core.
+        bridge: The bridge.
+    """
+
+    def __init__(self, core: Core, bridge: "RunningBridge") -> None:
+        self.core = core
+        self.bridge = bridge
+
+    def greeting(self) -> str:
+        """Returns what a user needs to know to use the gateway."""
+        url, names = self.bridge.url, self.core.model_names()
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        model = names[0] if names else "MODEL"
+        token = self.core.new_token or "$TWINSPAN_TOKEN"
+        body = f'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Say hello."}}]}}'
+        return "\n".join(
+            (
+                f"REST    {url}/v1",
+                f"gRPC    {self.core.grpc_url}",
+                f"models  {shown or 'none yet'}",
+                *([_token_line(self.core)] if self.core.new_token else []),
+                "",
+                f"curl -N {url}/v1/chat/completions -H 'Authorization: Bearer {token}' -d '{body}'",
+                "",
+            )
+        )
+
+
+class RunningBridge:
+    """A bridge that listens.
+
+    Attributes:
+        url: Where, without `/v1`.
+    """
+
+    def __init__(self, server: BridgeServer, url: str) -> None:
+        self.server = server
+        self.url = url
+
+
+@asynccontextmanager
+async def gateway(configuration: Configuration, *, processors: Sequence[Any] = ()) -> AsyncIterator[Gateway]:
+    """Runs core and bridge in this process for as long as the context lasts.
+
+    Args:
+        configuration: What holds.
+        processors: Further processors of spans.
+
+    Raises:
+        Problem: An address cannot be bound, or the embedded model cannot be started.
+    """
+    core_app.configure_logging(configuration)
+    async with AsyncExitStack() as stack:
+        export = _exporting(stack, configuration, processors)
+        registry = CollectorRegistry()
+        core = await _core(stack, configuration, export, registry)
+        bridge = await _bridge(stack, configuration, core.channel, export, registry)
+        # What is there now stays, so the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_COLLECTOR_THRESHOLDS)
+        yield Gateway(core, bridge)
+
+
+def _exporting(stack: AsyncExitStack, configuration: Configuration, processors: Sequence[Any] = ()) -> Export:
+    try:
+        export = core_app.start_export(configuration, processors=processors)
+    except ValueError as error:
+        raise Problem(str(error), 2) from error
+    stack.push_async_callback(export.stop)
+    return export
+
+
+async def _core(stack: AsyncExitStack, configuration: Configuration, export: Export, registry: CollectorRegistry) -> Core:
+    core = Core(configuration, export, registry)
+    stack.push_async_callback(core.stop)
+    try:
+        await core.start()
+    except core_app.StartError as error:
+        raise Problem(str(error)) from error
+    return core
+
+
+async def _bridge(
+    stack: AsyncExitStack, configuration: Configuration, channel: grpc.aio.Channel, export: Export, registry: CollectorRegistry
+) -> RunningBridge:
+    listen = core_app.listen_settings(configuration)
+    settings = BridgeSettings(
+        ServerSettings(
+            host=listen.host,
+            port=listen.port,
+            max_body_bytes=listen.max_body_bytes,
+            drain_seconds=listen.drain_seconds,
+            cors_origins=listen.cors_origins,
+            tls=_tls(listen.tls_cert, listen.tls_key, listen.tls_client_ca),
+        ),
+        version=core_app.VERSION,
+        stream_default=listen.stream_default,
+        keepalive_seconds=listen.keepalive_seconds,
+    )
+    server = bridge_app.build(channel, settings, HttpTelemetry(export.tracer_provider, HttpMetrics(registry)))
+    stack.push_async_callback(server.stop)
+    try:
+        port = await server.start()
+    except OSError as error:
+        address = f"{listen.host or '*'}:{listen.port}"
+        raise Problem(
+            f"Cannot listen on {address}: {error.strerror or error}. Stop what uses it, or set server.listen_addr or PORT."
+        ) from error
+    scheme = "https" if listen.tls_cert else "http"
+    host = listen.host or "127.0.0.1"
+    return RunningBridge(server, f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+
+
+def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> ssl.SSLContext | None:
+    if cert is None or key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(cert, key)
+        if client_ca is not None:
+            context.load_verify_locations(client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as error:  # what TLS itself does not like among it
+        raise Problem(f"The files of server.tls cannot be used: {error}.", 2) from error
+    return context
+
+
+@asynccontextmanager
+async def _remote_channel(arguments: argparse.Namespace) -> AsyncIterator[grpc.aio.Channel]:
+    target = arguments.core
+    if arguments.core_ca or arguments.core_cert:
+        credentials = grpc.ssl_channel_credentials(_pem(arguments.core_ca), _pem(arguments.core_key), _pem(arguments.core_cert))
+        channel = grpc.aio.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
+    else:
+        channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+    async with channel:
+        yield channel
+
+
+def _pem(path: str | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise Problem(f"{path} cannot be read: {error.strerror}.", 2) from error
+
+
+def _token_line(core: Core) -> str:
+    return (
+        f"token   {core.new_token}   (made for this run; put client_token into a secrets file to keep one)"
+        if core.new_token
+        else ""
+    )
+
+
+async def _until_told(reload: Callable[[], Awaitable[None]]) -> None:
+    """Waits for SIGINT or SIGTERM; on SIGHUP, reloads."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    reloads: set[asyncio.Task[None]] = set()
+
+    def on_hangup() -> None:
+        task = asyncio.ensure_future(reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    try:
+        await stop.wait()
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+        for task in list(reloads):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+    print("Stopping: requests under way may finish. Press Ctrl-C again to stop at once.", file=sys.stderr)
+
+
+async def _nothing_to_reload() -> None:
+    _log.warning("The bridge has nothing to reload: restart it to change how it listens.")

@@ -9,9 +9,9 @@ Messages name the provider, the host and the phase, and never a URL's userinfo, 
 
 import errno
 import os
-import ssl
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from aiohttp import (
     ClientConnectorCertificateError,
@@ -25,6 +25,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.errors import GatewayError
+
+_NO_REASON: Final = "no reason given"
 
 
 class Phase(StrEnum):
@@ -108,10 +110,9 @@ def broken(upstream: Upstream, phase: Phase, error: Exception) -> SendError:
 
 def _describe(error: Exception) -> str:
     match error:
-        case ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError(verify_message=reason)):
-            return f"showed a certificate that cannot be trusted: {reason}. Check its url, or trust its authority."
-        case ClientConnectorCertificateError():
-            return "showed a certificate that does not fit its host name. Check its url."
+        case ClientConnectorCertificateError(certificate_error=cause):
+            why = getattr(cause, "verify_message", None) or _NO_REASON
+            return f"showed a certificate that cannot be trusted: {why}. Check its url, or trust its authority."
         case ClientConnectorSSLError():
             return "could not agree on TLS. Check that its url should begin with https."
         case ClientConnectorDNSError():
@@ -134,4 +135,4 @@ def _reason(error: OSError) -> str:
     """The system's words for the error's number. An error's own text may name addresses, so it is not repeated."""
     if error.errno is not None and error.errno in errno.errorcode:
         return os.strerror(error.errno).lower()
-    return "no reason given"
+    return _NO_REASON

@@ -1,8 +1,8 @@
 """The one place from which HTTP requests go to providers.
 
 Above are the provider adapters, which make an `OutboundRequest` and read an `UpstreamResponse`. Below is aiohttp: its connector
-(pool, DNS, TLS) and its HTTP parser, without `ClientSession`, which costs more than all of this together;
-docs/adr/0002-outbound-sender.md has the figures and the names that are relied on. Retries, breakers and fallbacks are not made here.
+(pool, DNS, TLS) and its HTTP parser, without `ClientSession`, which costs more than all of this together (the figures are in
+docs/adr/0002-outbound-sender.md). Retries, breakers and fallbacks are not made here.
 
 What goes out is what the caller gave and nothing else: no cookies, no proxy or netrc from the environment, no redirect followed,
 and no compression asked for, since unpacking costs more than a local network does and a compressed stream comes in lumps.

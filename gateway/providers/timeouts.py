@@ -15,6 +15,12 @@ from aiohttp import StreamReader
 
 from gateway.providers.send_error import Phase
 
+LOOK_SECONDS: Final = 1.0
+"""How often all exchanges are looked at, even if no limit can be broken yet.
+
+aiohttp 3.14 forgets to tell the reader of a body when a chunk of it is malformed, and just closes the connection.
+"""
+
 _GRANULARITY_SECONDS: Final = 0.001
 """Event loops round a timer to milliseconds, so it may fire this much before its time."""
 
@@ -64,37 +70,41 @@ class Watched:
         """Ends the exchange without a reason of its own."""
 
     @abstractmethod
+    def _is_lost(self) -> bool:
+        """Ends the exchange if its connection is gone, and returns whether it is. The body has not ended."""
+
+    @abstractmethod
     def _expire(self, phase: Phase, seconds: float) -> None:
         """Ends the exchange, whose `phase` lasted longer than its limit of `seconds`."""
 
     def check(self, now: float) -> float:
-        """Ends the exchange if a limit is broken, and returns the earliest time at which one can be."""
+        """Ends the exchange if a limit is broken, and returns when to look again: before any limit can be broken."""
         timeouts = self._timeouts
         content = self._content
-        again = now + timeouts.idle
         if content is None or (content.total_bytes == 0 and not content.is_eof()):
             phase, due, limit = Phase.FIRST_TOKEN, self._first_at, timeouts.first_token
         elif content.is_eof():
             # All is here. That nobody has read it yet is not the provider's fault.
             return inf
+        elif self._is_lost():
+            return inf
         else:
-            phase, due, limit = Phase.BODY, again, timeouts.idle
-            if self._waiting_since is not None:
-                due = self._waiting_since + timeouts.idle
+            since = now if self._waiting_since is None else self._waiting_since
+            phase, due, limit = Phase.BODY, since + timeouts.idle, timeouts.idle
         if self._total_at < due:
             phase, due, limit = Phase.TOTAL, self._total_at, timeouts.total
         if due - now < _GRANULARITY_SECONDS:
             self._expire(phase, limit)
             return inf
         # If the first bytes come at once, a stall can be due before the first token would have been.
-        return min(due, again)
+        return min(due, now + timeouts.idle, now + LOOK_SECONDS)
 
 
 class Watch:
     """Watches over all exchanges of a sender with one timer, which costs a request next to nothing, and a piece nothing at all.
 
-    The timer stands at the earliest time at which any exchange can break a limit. Progress never moves it: when it fires, it looks
-    at what has happened since, and is set again. As limits are long and exchanges short, it fires rarely.
+    The timer stands at the earliest time at which any exchange can break a limit, and at most LOOK_SECONDS ahead. Progress never
+    moves it: when it fires, it looks at what has happened since, and is set again.
     """
 
     __slots__ = ("_due", "_exchanges", "_loop", "_timer")

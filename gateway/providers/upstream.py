@@ -8,14 +8,15 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import Final
 
-from aiohttp import ClientError, hdrs
+from aiohttp import ClientError, ClientPayloadError, hdrs
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
+from twinspan.v1.errors_pb2 import ErrorKind
 from yarl import URL
 
 from gateway.providers.content_coding import ContentCodingError, ContentDecoder
 from gateway.providers.send_error import Phase, SendError, Upstream, broken, closed, misanswered, timed_out
-from gateway.providers.timeouts import Timeouts, Watch, Watched
+from gateway.providers.timeouts import LOOK_SECONDS, Timeouts, Watch, Watched
 
 _LINGER_SECONDS: Final = 1.0
 
@@ -54,7 +55,7 @@ class UpstreamResponse(Watched):
         self._decoder: ContentDecoder | None = None
         self._failure: SendError | None = None
         self._released = False
-        watch.add(self, min(sent_at + timeouts.first_token, sent_at + timeouts.idle, total_at))
+        watch.add(self, min(sent_at + min(timeouts.first_token, timeouts.idle, LOOK_SECONDS), total_at))
 
     def next_piece(self) -> Awaitable[bytes]:
         r"""Waits for the next piece of the body and returns it: all that has arrived, or b"" at the end, and again after the end.
@@ -171,9 +172,11 @@ class UpstreamResponse(Watched):
         return failure
 
     async def _receive(self) -> bytes:
-        if self._failure is not None:
-            raise self._failure
         content = self._content
+        if self._failure is not None:
+            if rest := self._rest():
+                return rest
+            raise self._failure
         if self._connection is None or content is None:
             return b"" if content is None else content.read_nowait()
         self._waiting_since = self._loop.time()
@@ -181,8 +184,7 @@ class UpstreamResponse(Watched):
             piece = await content.readany()
         except TRANSPORT_ERRORS as error:
             failure = self.fail(broken(self._upstream, self._phase(), error))
-            # aiohttp raises before it gives out what had arrived, but whoever reads should get all of it.
-            if rest := b"".join(content._buffer):  # noqa: SLF001 - there is no public way to it once the body is broken
+            if rest := self._rest():
                 return rest
             raise failure from error
         except asyncio.CancelledError:
@@ -206,11 +208,26 @@ class UpstreamResponse(Watched):
             if output:
                 return output
 
+    def _rest(self) -> bytes:
+        """Takes what had arrived when the connection broke. aiohttp gives out its error first, but readers should get it all."""
+        if self._content is None or self._failure is None or self._failure.kind != ErrorKind.ERROR_KIND_NETWORK_ERROR:
+            return b""
+        buffer = self._content._buffer  # noqa: SLF001 - there is no public way to it once the body has failed
+        rest = b"".join(buffer)
+        buffer.clear()
+        return rest
+
     def _make_decoder(self, coding: str) -> ContentDecoder:
         try:
             return ContentDecoder(coding)
         except ContentCodingError as error:
             raise self._misanswered(str(error)) from error
+
+    def _is_lost(self) -> bool:
+        if self._connection is None or self._connection.transport is not None:
+            return False
+        self.fail(broken(self._upstream, self._phase(), ClientPayloadError()))
+        return True
 
     def _expire(self, phase: Phase, seconds: float) -> None:
         self.fail(timed_out(self._upstream, phase, seconds))

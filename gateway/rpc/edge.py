@@ -1,7 +1,7 @@
 """What happens to every RPC before and after its servicer: span and counts, then who calls and whether they may, then errors.
 
-These are the core's interceptors. They are put around each handler once, when it is registered, and not composed anew for each call;
-and since the server and the in-process channel look into one registry, both run them.
+These are the core's interceptors. They are put around each handler once, when it is registered, and not composed anew for each
+call; and since the server and the in-process channel look into one registry, both run them.
 """
 
 import asyncio
@@ -14,9 +14,10 @@ import grpc
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.access.keys import KeyRing, Principal
-from gateway.access.policy import Policy
+from gateway.access.policy import DeniedError, Policy
 from gateway.errors import GatewayError
 from gateway.rpc.call import RpcCall
+from gateway.rpc.registry import Handler, behaviour_of
 from gateway.rpc.status import STATUS_DETAILS, to_wire
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.tracing import Tracing
@@ -27,7 +28,6 @@ _OWN_PACKAGE = "/twinspan."
 _INTERNAL_MESSAGE = "The gateway failed. The details are in its log, under this call's x-request-id."
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class Edge:
@@ -68,7 +68,7 @@ class Edge:
                 self._unary(method, handler.stream_unary), handler.request_deserializer, handler.response_serializer
             )
         return grpc.stream_stream_rpc_method_handler(
-            self._streaming(method, handler.stream_stream), handler.request_deserializer, handler.response_serializer
+            self._streaming(method, behaviour_of(handler)), handler.request_deserializer, handler.response_serializer
         )
 
     def _unary(self, method: str, servicer: Callable[..., Any]) -> Callable[..., Any]:
@@ -116,8 +116,8 @@ class Edge:
         call.principal = self._identify(call.metadata.get("authorization"))
         self._policy.check(call.principal, call.method, now=datetime.now(UTC))
 
-    def _identify(self, credential: str | None) -> Principal | None:
-        if credential is None:
+    def _identify(self, credential: str | bytes | None) -> Principal | None:
+        if not isinstance(credential, str):
             return None
         scheme, _, token = credential.partition(" ")
         principal = self._keys().identify(token.strip()) if scheme.lower() == "bearer" else None
@@ -140,7 +140,7 @@ class Edge:
         call.span.end(status.code.name, error)
         if not isinstance(fault, Exception):
             raise fault
-        trailing = (*call.answer_metadata(), (STATUS_DETAILS, status.details))
+        trailing: tuple[tuple[str, str | bytes], ...] = (*call.answer_metadata(), (STATUS_DETAILS, status.details))
         await context.abort(status.code, status.message, trailing_metadata=trailing)
         raise AssertionError  # abort always raises
 
@@ -157,8 +157,8 @@ class Edge:
             return
         if error.kind == ErrorKind.ERROR_KIND_AUTH_FAILED and "authorization" not in call.metadata:
             self._recorder.auth_failed("missing")
-        elif error.kind == ErrorKind.ERROR_KIND_PERMISSION_DENIED:
-            self._recorder.auth_denied("policy")
+        elif isinstance(error, DeniedError):
+            self._recorder.auth_denied(error.reason)
 
     def _guarded(self, method: str, handler: Handler) -> Handler:
         if self._policy.is_public(method):

@@ -1,7 +1,7 @@
 """The one place where an error of the core becomes a `google.rpc.Status`.
 
-A status carries one `ErrorInfo` (reason: the kind; domain: `twinspan`), and `RetryInfo`, `BadRequest` or `QuotaFailure` where the kind
-has something to say there. Source: https://google.aip.dev/193.
+A status carries one `ErrorInfo` (reason: the kind; domain: `twinspan`), and `RetryInfo`, `BadRequest` or `QuotaFailure` where the
+kind has something to say there. Source: https://google.aip.dev/193.
 """
 
 from dataclasses import dataclass

@@ -57,7 +57,7 @@ class Export:
 
         from gateway.telemetry.genai import GenAIMetrics  # noqa: PLC0415 (the same)
 
-        interval_ms = int(os.environ.get("OTEL_METRIC_EXPORT_INTERVAL", _DEFAULT_METRIC_INTERVAL_MS))
+        interval_ms = _metric_interval_ms()
         for name in _exporter_names("metrics"):
             exporter = _otlp_metric_exporter() if name == "otlp" else ConsoleMetricExporter()
             metrics = GenAIMetrics(recorder, exporter, self._resource, interval_ms / 1000)
@@ -110,6 +110,7 @@ def start_export(
     wants_metrics = not disabled and _is_wanted("metrics", metrics) and bool(_exporter_names("metrics"))
     if wants_metrics:
         _protocol("metrics")
+        _metric_interval_ms()
     if disabled or not (names or processors):
         return Export(trace.NoOpTracerProvider(), wants_metrics, resource)
     provider = HeadSamplingTracerProvider(resource=resource, shutdown_on_exit=False)
@@ -155,6 +156,14 @@ def _protocol(signal: Signal) -> str:
         if urlsplit(endpoint).port == _OTLP_HTTP_PORT:
             return "http/protobuf"
     return "grpc"
+
+
+def _metric_interval_ms() -> int:
+    variable = "OTEL_METRIC_EXPORT_INTERVAL"
+    text = os.environ.get(variable, "").strip() or str(_DEFAULT_METRIC_INTERVAL_MS)
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise ValueError(f"{variable}: '{text}' is not supported; use a whole number of milliseconds above 0.")
+    return int(text)
 
 
 def _otlp_span_exporter() -> SpanExporter:

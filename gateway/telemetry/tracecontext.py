@@ -29,15 +29,16 @@ def incoming(metadata: Iterable[tuple[str, str | bytes]]) -> Headers:
     Args:
         metadata: The request's metadata, keys in lower case.
     """
-    traceparent = tracestate = ""
+    traceparent: str | None = None
+    tracestate = ""
     for key, value in metadata:
         if key == "traceparent":
-            if traceparent:
+            if traceparent is not None:
                 return ()
             traceparent = str(value)
         elif key == "tracestate":
             tracestate = f"{tracestate},{value!s}" if tracestate else str(value)
-    if not traceparent:
+    if traceparent is None:
         return ()
     if not tracestate and _CANONICAL.fullmatch(traceparent):
         return (("traceparent", traceparent),)

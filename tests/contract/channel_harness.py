@@ -31,10 +31,10 @@ def behaviour(kind: str, body: Body) -> Callable[..., Any]:
     """Makes of a body the function that a handler of some kind is."""
 
     async def unary_unary(request: StringValue, context: Any) -> StringValue:
-        return await _first(body(_one(request), context))
+        return await _first(body(_One(request), context))
 
     async def unary_stream(request: StringValue, context: Any) -> AsyncIterator[StringValue]:
-        async with aclosing(body(_one(request), context)) as responses:
+        async with aclosing(body(_One(request), context)) as responses:
             async for response in responses:
                 yield response
 
@@ -55,8 +55,19 @@ def behaviour(kind: str, body: Body) -> Callable[..., Any]:
     return functions[kind]
 
 
-async def _one(request: StringValue) -> AsyncIterator[StringValue]:
-    yield request
+class _One:
+    """A stream of one request. No generator, for none of those may be left half-read."""
+
+    def __init__(self, request: StringValue) -> None:
+        self._requests = iter([request])
+
+    def __aiter__(self) -> "_One":
+        return self
+
+    async def __anext__(self) -> StringValue:
+        for request in self._requests:
+            return request
+        raise StopAsyncIteration
 
 
 async def _first(responses: AsyncGenerator[StringValue, None]) -> StringValue:
@@ -151,8 +162,6 @@ class Harness:
         self._opened = False
         self._tasks_before = asyncio.all_tasks()
         self._generators: list[weakref.ref[AsyncGenerator[Any, Any]]] = []
-        self._hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(firstiter=self._note, finalizer=self._hooks.finalizer)
 
     async def serve(
         self,
@@ -162,6 +171,7 @@ class Harness:
         wrappers: Sequence[HandlerWrapper] = (),
     ) -> dict[str, Any]:
         """Serves functions, each with its kind, under names; returns what calls them."""
+        self._watch_generators()
         registry = HandlerRegistry(wrappers)
         handlers = {
             name: getattr(grpc, f"{kind}_rpc_method_handler")(function, StringValue.FromString, StringValue.SerializeToString)
@@ -183,19 +193,22 @@ class Harness:
 
     async def close(self) -> None:
         """Closes the peers and makes sure that no task and no generator is left."""
-        try:
-            if self._opened:
-                await self.peers.close()
-            await eventually(lambda: not self._leaked_tasks())
-            gc.collect()
-            await eventually(lambda: not self._open_generators())
-        finally:
-            sys.set_asyncgen_hooks(*self._hooks)
+        if self._opened:
+            await self.peers.close()
+        await eventually(lambda: not self._leaked_tasks())
+        gc.collect()
+        await eventually(lambda: not self._open_generators())
 
-    def _note(self, generator: AsyncGenerator[Any, Any]) -> None:
-        self._generators.append(weakref.ref(generator))
-        if self._hooks.firstiter is not None:
-            self._hooks.firstiter(generator)
+    def _watch_generators(self) -> None:
+        # An event loop sets its own hooks each time it is run, so this lasts for one test.
+        hooks = sys.get_asyncgen_hooks()
+
+        def note(generator: AsyncGenerator[Any, Any]) -> None:
+            self._generators.append(weakref.ref(generator))
+            if hooks.firstiter is not None:
+                hooks.firstiter(generator)
+
+        sys.set_asyncgen_hooks(firstiter=note, finalizer=hooks.finalizer)
 
     def _leaked_tasks(self) -> set[asyncio.Task[Any]]:
         return asyncio.all_tasks() - self._tasks_before - {asyncio.current_task()}

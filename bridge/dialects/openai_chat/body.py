@@ -1,7 +1,7 @@
 """Scans the body of POST /v1/chat/completions: checks the JSON types of messages and tools, and leaves both as JSON text.
 
-The long arrays are scanned once where every field in them is known, and twice otherwise. Strings that nobody has to look at are passed
-over, not decoded. What the fields mean is for `request` to know.
+The long arrays are scanned once where every field in them is known, and twice otherwise. Strings that nobody has to look at are
+passed over, not decoded. What the fields mean is for `request` to know.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Reads the body of POST /v1/chat/completions into a `ChatRequest`.
 
-Messages and tools stay JSON text (`ChatRequest.messages_json`), since the bridge has no use for what they say; `body` has checked their
-types. What a request may hold is the core's to judge.
+Messages and tools stay JSON text (`ChatRequest.messages_json`), since the bridge has no use for what they say; `body` has checked
+their types. What a request may hold is the core's to judge.
 """
 
 from collections.abc import Mapping

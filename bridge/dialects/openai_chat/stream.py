@@ -25,7 +25,7 @@ class StreamRenderer:
         """Makes a renderer.
 
         Args:
-            include_usage: Whether the client asked to see usage. If not, usage is left out, and so is a chunk that held nothing else.
+            include_usage: Whether the client asked to see usage. If not, it is left out, and so is a chunk that held nothing else.
         """
         self._include_usage = include_usage
         end = b',"usage":null}' if include_usage else b"}"

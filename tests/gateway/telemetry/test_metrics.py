@@ -25,7 +25,7 @@ def _samples(recorder: Recorder) -> Samples:
     register(registry, recorder, "1.2.3")
     body, _ = render(registry, "")
     samples: Samples = {}
-    for family in text_string_to_metric_families(body.decode()):  # type: ignore[no-untyped-call]  # the library has no types here
+    for family in text_string_to_metric_families(body.decode()):
         for sample in family.samples:
             samples.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
     return samples
@@ -133,7 +133,7 @@ def test_openmetrics_has_the_trace_of_a_sampled_request() -> None:
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     exemplars = {
         family.name: (sample.exemplar.labels, sample.exemplar.value)
-        for family in openmetrics.text_string_to_metric_families(body.decode())
+        for family in openmetrics.text_string_to_metric_families(body.decode())  # type: ignore[no-untyped-call]  # has no types
         for sample in family.samples
         if sample.exemplar is not None
     }
@@ -186,10 +186,10 @@ def test_the_document_lists_every_metric_with_its_type_and_labels() -> None:
             rendered[family.name + suffix] = (family.type, labels)
     loop.close()
 
-    document = Path("docs/metrics.md").read_text(encoding="utf-8")
+    document = (Path(__file__).parents[3] / "docs/metrics.md").read_text(encoding="utf-8")
     documented = {
         name: (kind, set(re.findall(r"`(\w+)`", labels)))
-        for name, kind, labels in re.findall(r"^\| `(twinspan_\w+)` \| (\w+) \| ([^|]*) \|", document, re.MULTILINE)
+        for name, kind, labels in re.findall(r"^\| `(twinspan_\w+)` \| (\w+) \|([^|]*)\|", document, re.MULTILINE)
     }
 
     assert documented == rendered

@@ -76,6 +76,17 @@ def test_every_standard_value_of_otel_traces_sampler_decides_as_the_sdk_would(na
     assert len({*sampled, *unsampled}) == 400
 
 
+@pytest.mark.parametrize("sampler", [TraceIdRatioBased(0.25), ParentBasedTraceIdRatio(0.25)])
+def test_a_trace_that_may_be_sampled_is_sampled_by_the_very_next_root_span(sampler: Sampler) -> None:
+    provider = record(sampler).provider
+    tracer = provider.get_tracer("test")
+
+    recording = [tracer.start_span("root", EMPTY).is_recording() for _ in range(400) if provider.unsampled_root() is None]
+
+    assert recording
+    assert all(recording)
+
+
 @pytest.mark.parametrize(
     ("sampler", "follows"),
     [

@@ -105,6 +105,8 @@ async def test_metrics_leave_only_if_somebody_wants_them(
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
         ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "udp"),
         ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "udp"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "0"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "soon"),
     ],
 )
 def test_a_value_that_is_not_supported_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:

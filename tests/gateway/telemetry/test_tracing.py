@@ -260,7 +260,7 @@ def test_an_unsampled_span_names_its_trace_in_logs_but_not_in_exemplars() -> Non
 
 
 def test_the_document_names_every_attribute() -> None:
-    document = Path("docs/tracing.md").read_text(encoding="utf-8")
+    document = (Path(__file__).parents[3] / "docs/tracing.md").read_text(encoding="utf-8")
     recorded = record(DEFAULT_ON)
 
     run_chat(recorded.provider)

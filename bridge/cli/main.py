@@ -1,0 +1,124 @@
+"""The command line: what there is to call, and how a call ends."""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import uvloop
+
+from bridge.cli import chat, demo, serve
+from bridge.cli.problem import Problem
+from gateway import app
+
+_INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended, as shells have it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code: 0 for success, 1 for a failure, 2 for a mistake in what was asked."""
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    try:
+        return int(parsed.run(parsed) or 0)
+    except Problem as problem:
+        print(f"twinspan: {problem}", file=sys.stderr)
+        return problem.exit_code
+    except app.ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="twinspan", description="An AI gateway with two surfaces over one core: gRPC, and REST with server-sent events."
+    )
+    parser.add_argument("--version", action="version", version=f"twinspan {app.VERSION}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("serve", help="run the core and the bridge in one process")
+    _add_config(command)
+    command.set_defaults(run=_running(serve.run_serve))
+
+    command = commands.add_parser("core", help="run the core alone: gRPC")
+    _add_config(command)
+    command.set_defaults(run=_running(serve.run_core))
+
+    command = commands.add_parser("bridge", help="run the bridge alone: REST and SSE, over a core elsewhere")
+    _add_config(command)
+    command.add_argument("--core", required=True, metavar="TARGET", help="the core, such as dns:///core:50051")
+    command.add_argument("--core-ca", metavar="FILE", help="speak TLS to the core, and trust this PEM file")
+    command.add_argument("--core-cert", metavar="FILE", help="the bridge's own certificate, for a core that asks for one")
+    command.add_argument("--core-key", metavar="FILE", help="the key of that certificate")
+    command.set_defaults(run=_running(serve.run_bridge))
+
+    command = commands.add_parser("validate", help="report every mistake in the configuration, and serve nothing")
+    _add_config(command)
+    command.set_defaults(run=_validate)
+
+    command = commands.add_parser("keygen", help="print a new token for an API key")
+    command.set_defaults(run=_keygen)
+
+    command = commands.add_parser("chat", help="talk to a model through a running gateway")
+    command.add_argument("prompt", nargs="*", help="what to ask; without it, a conversation begins")
+    command.add_argument("--model", help="the model or agent (default: the first that the gateway lists)")
+    command.add_argument("-q", "--quiet", action="store_true", help="show the answer alone")
+    chat.add_connection_arguments(command)
+    command.set_defaults(run=_running(chat.run_chat))
+
+    command = commands.add_parser("models", help="list what a running gateway offers")
+    chat.add_connection_arguments(command)
+    command.set_defaults(run=_running(chat.run_models))
+
+    command = commands.add_parser("demo", help="show one answer over each surface, with its trace")
+    command.set_defaults(run=_running(demo.run_demo))
+
+    command = commands.add_parser("config", help="about configuration files")
+    actions = command.add_subparsers(title="actions", required=True, metavar="ACTION")
+    action = actions.add_parser("schema", help="print the JSON Schema of configuration files, for editors")
+    action.set_defaults(run=_schema)
+    return parser
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--config",
+        metavar="PATH",
+        help="the configuration: a file, or a directory (default: $TWINSPAN_CONFIG_FILE, ./twinspan.yaml)",
+    )
+
+
+def _running(command: Any) -> Any:
+    """Returns a runner of an asynchronous command, on uvloop."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        coroutine: Coroutine[Any, Any, int | None] = command(arguments)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(coroutine) or 0
+
+    return run
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    configuration = app.load_configuration(arguments.config)
+    for warning in configuration.current.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"The configuration is valid ({', '.join(configuration.current.sources) or 'no file: defaults'}).")
+    return 0
+
+
+def _keygen(_arguments: argparse.Namespace) -> int:
+    print(app.generate_token())
+    return 0
+
+
+def _schema(_arguments: argparse.Namespace) -> int:
+    print(json.dumps(app.json_schema(), indent=2))
+    return 0

@@ -1,0 +1,102 @@
+"""Keys: whom a token belongs to. Tokens are held as SHA-256 digests alone."""
+
+import hmac
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+
+ADMIN = "admin"
+USER = "user"
+READ_ONLY = "read-only"
+
+_GENERATED_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls, and what their key says of them.
+
+    Attributes:
+        name: The key's name.
+        roles: Some of `admin`, `user` and `read-only`.
+        allowed_agents: The models and agents it may name; empty for all.
+        allowed_endpoints: Patterns `METHOD /path` of the routes it may call, in place of what its roles say; empty for those.
+        expires_at: When it stops being valid; None for never.
+        enabled: Whether it is valid at all.
+        cache_salt: What sets its cache entries apart.
+        rpm: Most requests a minute; None for no limit of its own.
+        tpm: Most tokens a minute; None for no limit of its own.
+        budget_usd: Most it may spend; None for no limit of its own.
+        max_parallel: Most requests at a time; None for no limit of its own.
+    """
+
+    name: str
+    roles: frozenset[str] = frozenset({USER})
+    allowed_agents: frozenset[str] = frozenset()
+    allowed_endpoints: tuple[str, ...] = ()
+    expires_at: datetime | None = None
+    enabled: bool = True
+    cache_salt: str = ""
+    rpm: int | None = None
+    tpm: int | None = None
+    budget_usd: float | None = None
+    max_parallel: int | None = None
+
+    def allows(self, model: str) -> bool:
+        """Tells whether the key may name a model or an agent."""
+        return not self.allowed_agents or model in self.allowed_agents or ADMIN in self.roles
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as it is configured.
+
+    Attributes:
+        token: The credential itself.
+        principal: Whom it belongs to.
+    """
+
+    token: str = field(repr=False)
+    principal: Principal
+
+
+class KeyRing:
+    """All credentials that are known."""
+
+    __slots__ = ("_principals",)
+
+    def __init__(self, client_token: str | None, api_keys: Iterable[ApiKey] = ()) -> None:
+        """Makes a ring; the tokens themselves are not kept.
+
+        Args:
+            client_token: The administrator's credential, if there is one.
+            api_keys: All others.
+        """
+        self._principals = {_digest(key.token): key.principal for key in api_keys}
+        if client_token:
+            self._principals[_digest(client_token)] = Principal("client_token", roles=frozenset({ADMIN}))
+
+    def identify(self, token: str) -> Principal | None:
+        """Returns whom a token belongs to, also if it is disabled or has expired; None if it is unknown.
+
+        The time it takes says nothing about the tokens that are known: what is looked up and compared are digests.
+        """
+        digest = _digest(token)
+        principal = self._principals.get(digest)
+        # A table finds a digest by a part of it and may stop at the first byte that differs, so the whole is compared once more.
+        known = digest if principal is not None else _NO_DIGEST
+        return principal if hmac.compare_digest(known, digest) else None
+
+
+def generate_token() -> str:
+    """Returns a new token: `ts-` and 43 characters, of 256 random bits."""
+    return "ts-" + secrets.token_urlsafe(_GENERATED_BYTES)
+
+
+def _digest(token: str) -> bytes:
+    return sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+_NO_DIGEST = bytes(32)
