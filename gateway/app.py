@@ -25,11 +25,12 @@ from gateway.access.keys import KeyRing, generate_token
 from gateway.access.policy import Policy
 from gateway.compilation import compile_catalogue, compile_keys, needs_local_model
 from gateway.config.loading import ConfigError
-from gateway.config.schema import json_schema
-from gateway.config.snapshot import Snapshot, SnapshotHolder
+from gateway.config.schema import Config, ServerConfig, json_schema
+from gateway.config.snapshot import Snapshot
+from gateway.config.snapshot import SnapshotHolder as Configuration
 from gateway.exchange import Exchange
 from gateway.inprocess import InProcessChannel
-from gateway.local.engine import EngineError, LocalEndpoint, LocalEngine
+from gateway.local.engine import MODELS, EngineError, LocalEndpoint, LocalEngine
 from gateway.providers.sender import Sender
 from gateway.routing.catalogue import Catalogue, RoutingState
 from gateway.rpc.edge import Edge
@@ -47,10 +48,10 @@ from gateway.telemetry.tracing import Tracing
 __all__ = [
     "VERSION",
     "ConfigError",
+    "Configuration",
     "Core",
     "Export",
     "Listen",
-    "SnapshotHolder",
     "StartError",
     "configure_logging",
     "demo_configuration",
@@ -58,7 +59,9 @@ __all__ = [
     "json_schema",
     "listen_settings",
     "load_configuration",
+    "metrics_address",
     "start_export",
+    "validate",
 ]
 
 _log = logging.getLogger(__name__)
@@ -67,6 +70,7 @@ VERSION = version("twinspan")
 """The gateway's version."""
 
 _LOOPBACK = "127.0.0.1"
+_USER_AGENT = f"twinspan/{VERSION}"
 
 
 class StartError(Exception):
@@ -102,16 +106,33 @@ class Listen:
     tls_client_ca: Path | None
 
 
-def load_configuration(path: str | None) -> SnapshotHolder:
+def load_configuration(path: str | None) -> Configuration:
     """Returns the configuration at `path`, or where it is looked for without one.
 
     Raises:
         ConfigError: It has mistakes; the message names all of them.
     """
-    return SnapshotHolder(path, os.environ)
+    return Configuration.of_files(path, os.environ)
 
 
-def configure_logging(configuration: SnapshotHolder) -> None:
+def demo_configuration() -> Configuration:
+    """Returns what the demo runs on: the embedded model, on free ports of this machine."""
+    anywhere = f"{_LOOPBACK}:0"
+    return Configuration.of(Config(server=ServerConfig(listen_addr=anywhere, grpc_addr=anywhere, log_level="warning")))
+
+
+def validate(configuration: Configuration) -> None:
+    """Makes sure that a configuration can be served from, beyond what can be seen while it is loaded.
+
+    Raises:
+        ConfigError: It cannot; the message names all mistakes.
+    """
+    snapshot = configuration.current
+    local = LocalEndpoint("http://127.0.0.1/v1", "", MODELS) if needs_local_model(snapshot.config) else None
+    compile_catalogue(snapshot, local, _USER_AGENT)
+
+
+def configure_logging(configuration: Configuration) -> None:
     """Sends the log where and as the configuration says, and writes its warnings."""
     server = configuration.current.config.server
     logs.configure_logging(server.log_level, server.log_format)
@@ -119,7 +140,7 @@ def configure_logging(configuration: SnapshotHolder) -> None:
         _log.warning("%s", warning)
 
 
-def start_export(configuration: SnapshotHolder, *, processors: Sequence[SpanProcessor] = ()) -> Export:
+def start_export(configuration: Configuration, *, processors: Sequence[SpanProcessor] = ()) -> Export:
     """Begins to export traces, as the configuration and the environment say.
 
     Raises:
@@ -137,7 +158,7 @@ class Core:
         new_token: The administrator's token, if it was made for this run; None if one is configured.
     """
 
-    def __init__(self, configuration: SnapshotHolder, export: Export, registry: CollectorRegistry) -> None:
+    def __init__(self, configuration: Configuration, export: Export, registry: CollectorRegistry) -> None:
         """Wires the core; nothing is started yet.
 
         Args:
@@ -156,7 +177,7 @@ class Core:
         self._catalogue = Catalogue([], [])
         self._state = RoutingState()
         self._recorder = Recorder(usage_histograms=export.wants_usage_histograms)
-        self._collector = metrics.register(self._recorder, registry, VERSION)
+        self._collector = metrics.register(registry, self._recorder, VERSION)
         self._sender = Sender()
         self._watcher: asyncio.Task[None] | None = None
         self._registry = self._register_services()
@@ -184,7 +205,7 @@ class Core:
         await self._sender.start()
         if needs_local_model(config):
             await self._start_local_model(config.local_engine.max_sessions)
-        self._catalogue = compile_catalogue(self._configuration.current, self._local)
+        self._catalogue = compile_catalogue(self._configuration.current, self._local, _USER_AGENT)
         try:
             self._port = await self._server.start()
         except ServerStartError as error:
@@ -193,9 +214,13 @@ class Core:
         self._watcher = asyncio.create_task(watch_event_loop(self._recorder))
         self._export.export_metrics(self._recorder)
 
-    async def stop(self) -> None:
-        """Stops taking calls, lets those under way end, and frees everything. It may be called without a start."""
+    async def drain(self) -> None:
+        """Stops listening and lets the calls under way end. Those that come through `channel` are answered still."""
         await self._server.stop()
+
+    async def stop(self) -> None:
+        """Drains, and frees everything. It may be called without a start."""
+        await self.drain()
         await self.channel.close()
         if self._watcher is not None:
             self._watcher.cancel()
@@ -210,13 +235,14 @@ class Core:
         Requests under way keep the catalogue that they began with. What the core listens on does not change.
         """
         try:
-            snapshot = await self._configuration.reload()
+            snapshot = await self._configuration.read()
+            catalogue, keys = compile_catalogue(snapshot, self._local, _USER_AGENT), self._compiled_keys(snapshot)
         except ConfigError as error:
-            _log.error("The configuration was not reloaded, the old one goes on. %s", error)  # noqa: TRY400 (a user's mistake)
+            _log.error("The configuration was not reloaded, the old one goes on. %s", error)
             return
         for warning in snapshot.warnings:
             _log.warning("%s", warning)
-        catalogue, keys = compile_catalogue(snapshot, self._local), self._compiled_keys(snapshot)
+        self._configuration.adopt(snapshot)
         self._catalogue, self._keys = catalogue, keys
         self._state.forget(catalogue.agents.values())
         _log.info("The configuration was reloaded.")
@@ -264,7 +290,7 @@ class Core:
         self._engine = engine
 
 
-def listen_settings(configuration: SnapshotHolder) -> Listen:
+def listen_settings(configuration: Configuration) -> Listen:
     """Returns how a bridge is to listen. Without any configuration, that is on this machine alone."""
     snapshot = configuration.current
     server = snapshot.config.server
@@ -282,3 +308,9 @@ def listen_settings(configuration: SnapshotHolder) -> Listen:
         tls_key=tls.key if tls else None,
         tls_client_ca=tls.client_ca if tls else None,
     )
+
+
+def metrics_address(configuration: Configuration) -> tuple[str, int] | None:
+    """Returns where a core without a bridge is to serve its metrics, as host and port; None for nowhere."""
+    host, _, port = configuration.current.config.server.metrics_addr.rpartition(":")
+    return (host.strip("[]") or "0.0.0.0", int(port)) if port else None

@@ -3,12 +3,14 @@
 It is done at start and at each reload, as a whole: either everything compiles, or what was there stays. Pure: no I/O.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterator, Mapping
 
 from yarl import URL
 
 from gateway.access.keys import ApiKey, KeyRing, Principal
-from gateway.config.schema import AgentConfig, Config, ProviderConfig
+from gateway.config.loading import ConfigError
+from gateway.config.schema import AgentConfig, Config, ProviderConfig, SelectorConfig
 from gateway.config.snapshot import Snapshot
 from gateway.config.vendors import VENDORS, Vendor
 from gateway.local.engine import LocalEndpoint
@@ -22,35 +24,49 @@ LOCAL = "local"
 """The name of the provider behind which the embedded model stands."""
 
 _CONNECT_SECONDS = 10.0
-_AUTH_HEADERS: Mapping[str, str] = {
-    "bearer": "Authorization",
-    "bearer+x-goog": "Authorization",
-    "anthropic": "x-api-key",
-    "azure": "api-key",
-}
-_CUSTOM = Vendor(
-    name="",
-    base_url=None,
-    auth_style="bearer",
-    key_variable=None,
-    capabilities=frozenset({"stream_options", "tool_choice_auto", "content_arrays", "tool_calls"}),
-)
+_ANTHROPIC_VERSION = "2023-06-01"
+_CUSTOM = Vendor(name="", base_url=None, key_variable=None)
+"""What a provider is taken for that is not built in."""
 
 
-def compile_catalogue(snapshot: Snapshot, local: LocalEndpoint | None) -> Catalogue:
+def needs_local_model(config: Config) -> bool:
+    """Tells whether the embedded model is to run: if nothing else is configured, or if `local` is named without an address."""
+    if not config.providers:
+        return config.local_engine.base_url is None
+    local = config.providers.get(LOCAL)
+    return local is not None and local.url is None and local.base_url is None and config.local_engine.base_url is None
+
+
+def compile_catalogue(snapshot: Snapshot, local: LocalEndpoint | None, user_agent: str) -> Catalogue:
     """Returns the catalogue of a configuration.
 
     Args:
         snapshot: The configuration.
         local: Where the embedded model answers, if it runs.
+        user_agent: What providers are told who asks, unless the configuration says it.
+
+    Raises:
+        ConfigError: A provider has no address, or an agent is left without a target.
     """
     config = snapshot.config
-    providers = {name: _provider(name, provider, config) for name, provider in config.providers.items()}
-    if local is not None:
-        providers[LOCAL] = _local_provider(local, config)
-    agents = [
-        _agent(name, agent, providers, snapshot.system_prompts.get(name, "")) for name, agent in config.agents.items()
-    ]
+    problems: list[str] = []
+    providers: dict[str, Provider] = {}
+    for name, configured in _configured_providers(config, local).items():
+        endpoint = local if name == LOCAL and configured.url is None and configured.base_url is None else None
+        provider = _provider(name, configured, config, endpoint, config.server.user_agent or user_agent)
+        if provider is None:
+            problems.append(f"providers.{name}: there is no built-in provider of this name, so give its base_url.")
+        else:
+            providers[name] = provider
+    agents: list[Agent] = []
+    for name, agent in config.agents.items():
+        targets = tuple(_targets(name, agent, providers))
+        if targets:
+            agents.append(_agent(name, agent, targets, snapshot.system_prompts.get(name, "")))
+        elif not problems:
+            problems.append(f"agents.{name}.models: no provider offers any of them. Add them to a provider's models.")
+    if problems:
+        raise ConfigError(problems)
     return Catalogue(list(providers.values()), agents)
 
 
@@ -85,6 +101,125 @@ def compile_keys(config: Config, client_token: str | None) -> KeyRing:
     )
 
 
-def needs_local_model(config: Config) -> bool:
-    """Tells whether the embedded model is to run: when nothing else is configured, or when it is asked for."""
-    return not config.providers and config.local_engine.base_url is None
+def _configured_providers(config: Config, local: LocalEndpoint | None) -> Mapping[str, ProviderConfig]:
+    """Returns the providers, with the embedded model's where nothing else is configured."""
+    if config.providers or (local is None and config.local_engine.base_url is None):
+        return config.providers
+    return {LOCAL: ProviderConfig()}
+
+
+def _provider(
+    name: str, configured: ProviderConfig, config: Config, local: LocalEndpoint | None, user_agent: str
+) -> Provider | None:
+    """Returns a provider; None if nothing says where it is."""
+    vendor = VENDORS.get(name, _CUSTOM)
+    base_url = configured.base_url or (local.base_url if local else None) or vendor.base_url
+    if base_url is None and name == LOCAL:
+        base_url = config.local_engine.base_url
+    url = str(configured.url) if configured.url else f"{str(base_url).rstrip('/')}/chat/completions" if base_url else None
+    if url is None:
+        return None
+    secret = configured.api_key
+    credential = local.api_key if local else secret.get_secret_value() if secret else ""
+    capabilities = configured.capabilities if configured.capabilities is not None else tuple(sorted(vendor.capabilities))
+    governance = config.governance
+    return Provider(
+        name=name,
+        chat_url=URL(url),
+        url_text=url,
+        headers={
+            "Content-Type": "application/json",
+            "User-Agent": user_agent,
+            **_credential_headers(configured.auth_style or vendor.auth_style, credential),
+            **(configured.headers),
+        },
+        models=local.models if local and not configured.models else tuple(configured.models) if configured.models else None,
+        timeouts=Timeouts(
+            connect=_CONNECT_SECONDS,
+            first_token=governance.first_token_timeout_seconds,
+            idle=configured.stream_idle_timeout_seconds or governance.stream_idle_timeout_seconds,
+            total=configured.timeout_seconds or governance.upstream_timeout_seconds,
+        ),
+        retryable_status_codes=frozenset(configured.retryable_status_codes or governance.retryable_status_codes),
+        stream_options="stream_options" in capabilities,
+        empty_stream_as_error=governance.empty_stream_as_error,
+        free=local is not None,
+        capabilities=tuple(capabilities),
+        secrets=(credential,) if credential else (),
+    )
+
+
+def _credential_headers(style: str, credential: str) -> dict[str, str]:
+    if not credential:
+        return {}
+    match style:
+        case "anthropic":
+            return {"x-api-key": credential, "anthropic-version": _ANTHROPIC_VERSION}
+        case "azure":
+            return {"api-key": credential}
+        case "bearer+x-goog":
+            return {"Authorization": f"Bearer {credential}", "x-goog-api-key": credential}
+        case "none":
+            return {}
+        case _:
+            return {"Authorization": f"Bearer {credential}"}
+
+
+def _agent(name: str, configured: AgentConfig, targets: tuple[Target, ...], system_prompt: str) -> Agent:
+    return Agent(
+        name=name,
+        targets=targets,
+        # Those that are not there yet are served in the configured order, which the configuration's warning says.
+        strategy=configured.strategy if configured.strategy in STRATEGIES else "fallback",
+        cooldown=CooldownSettings(configured.failure_threshold, configured.cooldown_seconds),
+        max_retries=configured.max_retries,
+        system_prompt=system_prompt,
+        force_system_prompt=configured.force_system_prompt,
+        description=configured.description,
+    )
+
+
+def _targets(agent: str, configured: AgentConfig, providers: Mapping[str, Provider]) -> Iterator[Target]:
+    """Gives an agent's targets in configured order, each once."""
+    seen: set[tuple[str, str]] = set()
+    for entry in configured.models:
+        for provider, model in _expand(entry, providers):
+            if (provider.name, model) not in seen:
+                seen.add((provider.name, model))
+                yield Target(provider, model, agent)
+
+
+def _expand(entry: str | SelectorConfig, providers: Mapping[str, Provider]) -> Iterator[tuple[Provider, str]]:
+    """Gives what one entry of an agent's models stands for, among what the providers are configured to offer."""
+    if isinstance(entry, str):
+        yield from _named(entry, providers)
+        return
+    for provider in providers.values():
+        if entry.provider is not None and provider.name != entry.provider:
+            continue
+        if entry.provider_rgx is not None and not re.search(entry.provider_rgx, provider.name):
+            continue
+        if entry.model is not None:
+            if provider.models is None or entry.model in provider.models:
+                yield provider, entry.model
+            continue
+        for model in provider.models or ():
+            if entry.model_rgx is None or re.search(entry.model_rgx, model):
+                yield provider, model
+
+
+def _named(name: str, providers: Mapping[str, Provider]) -> Iterator[tuple[Provider, str]]:
+    """Gives every provider that lists a model; else the one that its prefix names; else the first without a list."""
+    listing = [provider for provider in providers.values() if name in (provider.models or ())]
+    if listing:
+        yield from ((provider, name) for provider in listing)
+        return
+    prefix, slash, model = name.partition("/")
+    provider = providers.get(prefix) if slash and model else None
+    if provider is not None and (provider.models is None or model in provider.models):
+        yield provider, model
+        return
+    for provider in providers.values():
+        if provider.models is None:
+            yield provider, name
+            return

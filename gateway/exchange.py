@@ -163,6 +163,8 @@ class Exchange:
                 caller.answer["x-twinspan-provider"] = target.provider.name
                 caller.answer["x-twinspan-model"] = target.model
                 caller.answer["x-twinspan-cache-status"] = "BYPASS"
+                if target.provider.free:
+                    caller.answer["x-twinspan-cost-usd"] = "0"
                 return Answer(attempt, response, span, self, route, number)
         if len(route.targets) > 1:
             self._recorder.targets_exhausted()

@@ -141,6 +141,11 @@ class _Health(health.aio.HealthServicer):
         self.ending = False
         self._watches: set[_Watch] = set()
 
+    async def List(self, _request: health_pb2.HealthListRequest, _context: Any) -> health_pb2.HealthListResponse:  # noqa: N802 (the service's name for it)
+        """Says how every service is. grpc's own health service has not got this method."""
+        statuses = {name: health_pb2.HealthCheckResponse(status=status) for name, status in self._server_status.items()}
+        return health_pb2.HealthListResponse(statuses=statuses)
+
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802 (the service's name for it)
         watch = _Watch(self, context)
         watch.task = asyncio.create_task(super().Watch(request, watch))  # type: ignore[arg-type]  # of a context it uses `write` alone

@@ -98,6 +98,7 @@ class RestClient:
                     raise _problem(response.status_code, await response.aread())
                 outcome.provider = response.headers.get("X-Twinspan-Provider", "")
                 outcome.model = response.headers.get("X-Twinspan-Model", "")
+                outcome.cost_usd = _cost(response.headers.get("X-Twinspan-Cost-Usd"))
                 async for line in response.aiter_lines():
                     if line.startswith("data: ") and line != "data: [DONE]":
                         for text in _read_chunk(json.loads(line[6:]), outcome):
@@ -156,9 +157,10 @@ class GrpcClient:
                     if event.chunk.HasField("usage"):
                         outcome.input_tokens = event.chunk.usage.input_tokens
                         outcome.output_tokens = event.chunk.usage.output_tokens
-            facts = dict(await call.initial_metadata())
+            facts = dict(await call.trailing_metadata())
             outcome.provider = str(facts.get("x-twinspan-provider", ""))
             outcome.model = str(facts.get("x-twinspan-model", ""))
+            outcome.cost_usd = _cost(facts.get("x-twinspan-cost-usd"))
         except grpc.aio.AioRpcError as error:
             raise self._problem(error) from error
         finally:
@@ -194,6 +196,10 @@ def _read_chunk(chunk: dict[str, Any], outcome: Outcome) -> list[str]:
     if texts:
         outcome.saw_text()
     return texts
+
+
+def _cost(said: str | bytes | None) -> float | None:
+    return None if said is None else float(said)
 
 
 def _problem(status: int, body: bytes) -> Problem:

@@ -5,9 +5,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
 from bridge.cli.chat import stream_answer, summary
 from bridge.cli.client import Client, GrpcClient, Outcome, RestClient, Turn
@@ -15,6 +13,7 @@ from bridge.cli.serve import gateway
 from gateway import app
 
 _PROMPT = "In one short sentence, what is a gateway?"
+_TRACE_SECONDS = 5.0
 _SHOWN_ATTRIBUTES = (
     "http.response.status_code",
     "gen_ai.response.model",
@@ -30,10 +29,10 @@ async def run_demo(_arguments: argparse.Namespace) -> None:
     Raises:
         Problem: The embedded model is not installed, or an answer failed.
     """
-    spans = InMemorySpanExporter()
+    traces = _Traces()
     print("Starting the gateway with its embedded model ...", file=sys.stderr, flush=True)
     configuration = app.demo_configuration()
-    async with gateway(configuration, processors=[SimpleSpanProcessor(spans)]) as running:
+    async with gateway(configuration, processors=[traces]) as running:
         token = running.core.new_token or ""
         model = running.core.model_names()[0]
         clients: Sequence[tuple[str, Client]] = (
@@ -42,22 +41,32 @@ async def run_demo(_arguments: argparse.Namespace) -> None:
         )
         for surface, client in clients:
             print(f"\n=== {surface}, model {model}\n> {_PROMPT}")
-            spans.clear()
             outcome = Outcome()
             try:
                 await stream_answer(client, model, [Turn("user", _PROMPT)], outcome)
             finally:
                 await client.close()
             print(summary(outcome))
-            await _settled(spans)
-            print(tree(spans.get_finished_spans()))
+            print(tree(await traces.next()))
 
 
-async def _settled(spans: InMemorySpanExporter) -> None:
-    """Waits until the request's outermost span has ended, which is a moment after the client has its answer."""
-    async with asyncio.timeout(5):
-        while not any(span.parent is None for span in spans.get_finished_spans()):
-            await asyncio.sleep(0.01)
+class _Traces(SpanProcessor):
+    """Collects spans into whole traces."""
+
+    def __init__(self) -> None:
+        self._ended: list[ReadableSpan] = []
+        self._whole: asyncio.Queue[list[ReadableSpan]] = asyncio.Queue()
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self._ended.append(span)
+        if span.parent is None:  # the outermost one, which ends last
+            self._whole.put_nowait(self._ended)
+            self._ended = []
+
+    async def next(self) -> list[ReadableSpan]:
+        """Returns the next trace once it is whole, which is a moment after its client has the answer."""
+        async with asyncio.timeout(_TRACE_SECONDS):
+            return await self._whole.get()
 
 
 def tree(spans: Sequence[ReadableSpan]) -> str:
@@ -80,5 +89,5 @@ def tree(spans: Sequence[ReadableSpan]) -> str:
 def _line(span: ReadableSpan) -> str:
     milliseconds = ((span.end_time or 0) - (span.start_time or 0)) / 1e6
     attributes = span.attributes or {}
-    facts = " ".join(f"{name.rpartition('.')[2]}={attributes[name]}" for name in _SHOWN_ATTRIBUTES if name in attributes)
-    return f"{span.name}  {milliseconds:.1f} ms  {facts}".rstrip()
+    facts = " ".join(f"{name.rpartition('.')[2]}={attributes[name]!s}" for name in _SHOWN_ATTRIBUTES if name in attributes)
+    return f"{span.name}  ({span.kind.name.lower()})  {milliseconds:.1f} ms  {facts}".rstrip()

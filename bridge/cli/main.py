@@ -108,9 +108,10 @@ def _running(command: Any) -> Any:
 
 def _validate(arguments: argparse.Namespace) -> int:
     configuration = app.load_configuration(arguments.config)
+    app.validate(configuration)
     for warning in configuration.current.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    print(f"The configuration is valid ({', '.join(configuration.current.sources) or 'no file: defaults'}).")
+    print(f"The configuration is valid ({', '.join(map(str, configuration.current.sources)) or 'no file: defaults'}).")
     return 0
 
 

@@ -2,19 +2,19 @@
 
 import argparse
 import asyncio
-import contextlib
 import gc
 import logging
+import os
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, start_http_server
 
 from bridge import app as bridge_app
 from bridge.app import BridgeSettings
@@ -36,6 +36,7 @@ _CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.enable_retries", 0),
 )
 _COLLECTOR_THRESHOLDS = (20_000, 20, 20)
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 async def run_serve(arguments: argparse.Namespace) -> None:
@@ -43,6 +44,7 @@ async def run_serve(arguments: argparse.Namespace) -> None:
     configuration = core_app.load_configuration(arguments.config)
     async with gateway(configuration) as running:
         print(running.greeting(), flush=True)
+        _settle_collector()
         await _until_told(running.core.reload)
 
 
@@ -52,8 +54,11 @@ async def run_core(arguments: argparse.Namespace) -> None:
     core_app.configure_logging(configuration)
     async with AsyncExitStack() as stack:
         export = _exporting(stack, configuration)
-        core = await _core(stack, configuration, export, CollectorRegistry())
-        print(f"gRPC  {core.grpc_url}\n{_token_line(core)}", flush=True)
+        registry = CollectorRegistry()
+        core = await _core(stack, configuration, export, registry)
+        print(f"gRPC    {core.grpc_url}\n{_token_line(core)}", end="", flush=True)
+        _serve_metrics(stack, configuration, registry)
+        _settle_collector()
         await _until_told(core.reload)
 
 
@@ -65,7 +70,8 @@ async def run_bridge(arguments: argparse.Namespace) -> None:
         export = _exporting(stack, configuration)
         channel = await stack.enter_async_context(_remote_channel(arguments))
         bridge = await _bridge(stack, configuration, channel, export, CollectorRegistry())
-        print(f"REST  {bridge.url}/v1   (core: {arguments.core})", flush=True)
+        print(f"REST    {bridge.url}/v1   (core: {arguments.core})", flush=True)
+        _settle_collector()
         await _until_told(_nothing_to_reload)
 
 
@@ -93,8 +99,7 @@ class Gateway:
                 f"REST    {url}/v1",
                 f"gRPC    {self.core.grpc_url}",
                 f"models  {shown or 'none yet'}",
-                *([_token_line(self.core)] if self.core.new_token else []),
-                "",
+                f"{_token_line(self.core)}",
                 f"curl -N {url}/v1/chat/completions -H 'Authorization: Bearer {token}' -d '{body}'",
                 "",
             )
@@ -130,11 +135,10 @@ async def gateway(configuration: Configuration, *, processors: Sequence[Any] = (
         registry = CollectorRegistry()
         core = await _core(stack, configuration, export, registry)
         bridge = await _bridge(stack, configuration, core.channel, export, registry)
-        # What is there now stays, so the collector need not look at it again and again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*_COLLECTOR_THRESHOLDS)
-        yield Gateway(core, bridge)
+        try:
+            yield Gateway(core, bridge)
+        finally:
+            await asyncio.gather(bridge.server.stop(), core.drain())
 
 
 def _exporting(stack: AsyncExitStack, configuration: Configuration, processors: Sequence[Any] = ()) -> Export:
@@ -224,36 +228,66 @@ def _pem(path: str | None) -> bytes | None:
 
 def _token_line(core: Core) -> str:
     return (
-        f"token   {core.new_token}   (made for this run; put client_token into a secrets file to keep one)"
+        f"token   {core.new_token}   (made for this run; put client_token into a secrets file to keep one)\n"
         if core.new_token
         else ""
     )
 
 
-async def _until_told(reload: Callable[[], Awaitable[None]]) -> None:
-    """Waits for SIGINT or SIGTERM; on SIGHUP, reloads."""
+def _serve_metrics(stack: AsyncExitStack, configuration: Configuration, registry: CollectorRegistry) -> None:
+    """Serves /metrics of a core that has no bridge beside it, if the configuration says where; in a thread of its own."""
+    address = core_app.metrics_address(configuration)
+    if address is None:
+        return
+    host, port = address
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except OSError as error:
+        raise Problem(f"Cannot listen on {host}:{port}: {error.strerror or error}. Change server.metrics_addr.") from error
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    stack.callback(stop)
+    print(f"metrics http://{host}:{server.server_port}/metrics", flush=True)
+
+
+def _settle_collector() -> None:
+    """Keeps the garbage collector from looking again and again at what was made at start, which stays."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTOR_THRESHOLDS)
+
+
+async def _until_told(reload: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Waits for SIGINT or SIGTERM; on SIGHUP, reloads. A second SIGINT or SIGTERM ends the process where it is."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     reloads: set[asyncio.Task[None]] = set()
 
     def on_hangup() -> None:
-        task = asyncio.ensure_future(reload())
+        task = loop.create_task(reload())
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    def on_stop() -> None:
+        stop.set()
+        print("Stopping: requests under way may finish. Press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
+        for number in _STOP_SIGNALS:
+            loop.add_signal_handler(number, os._exit, 128 + number)
+
+    for number in _STOP_SIGNALS:
+        loop.add_signal_handler(number, on_stop)
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
     try:
         await stop.wait()
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.remove_signal_handler(number)
-        for task in list(reloads):
+        loop.remove_signal_handler(signal.SIGHUP)
+        for task in reloads:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-    print("Stopping: requests under way may finish. Press Ctrl-C again to stop at once.", file=sys.stderr)
+        await asyncio.gather(*reloads, return_exceptions=True)
 
 
 async def _nothing_to_reload() -> None:

@@ -1,0 +1,215 @@
+"""Loads a configuration: finds its files, merges them, and reports every mistake at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+
+from gateway.config.checks import cross_check
+from gateway.config.documents import DocumentError, read_document
+from gateway.config.problems import ConfigError, Place, describe, path
+from gateway.config.schema import SECRET_KEYS, Config, ProviderConfig, unserved_keys
+from gateway.config.secrets import Secrets, is_readable_by_others, read_secrets
+from gateway.config.section import Origin
+from gateway.config.vendors import VENDORS
+
+__all__ = ["ConfigError", "Loaded", "load"]
+
+_MERGED_BY_KEY = frozenset({"providers", "agents", "mcp_servers"})
+_SUFFIXES = (".yaml", ".yml", ".json", ".jsonc")
+_DEFAULT_FILE = "twinspan.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration without mistakes.
+
+    Attributes:
+        config: The configuration. Each provider has its credential in it.
+        sources: The files it came from, secrets among them; none means defaults.
+        warnings: What an operator should know of, a sentence each.
+        system_prompts: The instructions of agents, by agent, whether they came from the configuration or a file of their own.
+    """
+
+    config: Config
+    sources: tuple[Path, ...]
+    warnings: tuple[str, ...]
+    system_prompts: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class _Files:
+    """The files of a configuration, put together."""
+
+    root: Path
+    tree: dict[str, Any] = field(default_factory=dict)
+    origins: dict[Place, Path] = field(default_factory=dict)
+    sources: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def load(given: str | None, environment: Mapping[str, str], *, directory: Path | None = None) -> Loaded:
+    """Loads a configuration.
+
+    Args:
+        given: The file or directory; None to look where the environment says, and then for `twinspan.yaml`.
+        environment: The variables of the environment.
+        directory: Where `twinspan.yaml` is looked for; the current directory if None.
+
+    Raises:
+        ConfigError: It has mistakes; the error holds all of them.
+    """
+    files = _find(given, environment, directory or Path.cwd())
+    secrets = read_secrets(environment)
+    files.problems += secrets.problems
+    _add_secrets(files, secrets)
+    _override_address(files, environment)
+    try:
+        config = Config.model_validate(files.tree, context=Origin(files.root, environment))
+    except ValidationError as error:
+        files.problems += [f"{_place(files, place)}: {message}" for place, message in describe(error, Config)]
+        raise ConfigError(files.problems) from None
+    config = _with_credentials(config, environment)
+    files.problems += [f"{_place(files, place)}: {message}" for place, message in cross_check(config)]
+    prompts = _system_prompts(config, files)
+    if files.problems:
+        raise ConfigError(files.problems)
+    return Loaded(config, tuple(files.sources), (*files.warnings, *secrets.warnings, *_warnings(config)), prompts)
+
+
+def _find(given: str | None, environment: Mapping[str, str], directory: Path) -> _Files:
+    """Reads the first configuration there is."""
+    chosen = given or environment.get("TWINSPAN_CONFIG_FILE")
+    if chosen is None and (of_directory := environment.get("TWINSPAN_CONFIG_DIR")):
+        return _read_directory(Path(of_directory))
+    if chosen is None:
+        found = directory / _DEFAULT_FILE
+        return _read([found], directory) if found.is_file() else _Files(directory)
+    where = Path(chosen)
+    if where.is_dir():
+        return _read_directory(where)
+    if not where.exists():
+        raise ConfigError([f"{where}: there is no such file. Check --config and TWINSPAN_CONFIG_FILE."])
+    return _read([where], where.parent)
+
+
+def _read_directory(root: Path) -> _Files:
+    if not root.is_dir():
+        raise ConfigError([f"{root}: there is no such directory. Check TWINSPAN_CONFIG_DIR."])
+    parts = sorted(part for part in root.glob("config.d/*") if part.suffix in _SUFFIXES)
+    if not parts:
+        parts = [root / f"config{suffix}" for suffix in _SUFFIXES if (root / f"config{suffix}").is_file()][:1]
+    if not parts:
+        raise ConfigError([f"{root}: has neither config.d/*.yaml or *.json nor config.yaml or config.json."])
+    return _read(parts, root)
+
+
+def _read(parts: list[Path], root: Path) -> _Files:
+    """Reads files in order: of maps the keys are put together, of other sections the last one counts."""
+    files = _Files(root.absolute())
+    for part in parts:
+        files.sources.append(part)
+        try:
+            content = read_document(part)
+        except DocumentError as error:
+            files.problems.append(f"{part}: {error}")
+            continue
+        if content is None:
+            continue
+        if not isinstance(content, dict):
+            files.problems.append(f"{part}: must be a mapping of sections.")
+            continue
+        if any(key in content for key in SECRET_KEYS) and is_readable_by_others(part):
+            files.warnings.append(f"{part} holds secrets and can be read by others: chmod 600 {part}")
+        for section, value in content.items():
+            # A section that is named and left empty is a section with its defaults.
+            empty: Any = {} if value is None and section in Config.model_fields and section not in SECRET_KEYS else value
+            if section in _MERGED_BY_KEY and isinstance(empty, dict):
+                files.tree.setdefault(section, {}).update({name: {} if item is None else item for name, item in empty.items()})
+                files.origins |= {(section, name): part for name in empty}
+            else:
+                files.tree[section] = empty
+            files.origins[section,] = part
+    return files
+
+
+def _add_secrets(files: _Files, secrets: Secrets) -> None:
+    files.sources += secrets.sources
+    for key, value in secrets.values.items():
+        present = files.tree.get(key)
+        if isinstance(present, dict) and isinstance(value, dict):
+            files.tree[key] = {**present, **value}
+        elif isinstance(present, list) and isinstance(value, list):
+            files.tree[key] = [*value, *present]
+        else:
+            files.tree[key] = value
+    files.origins |= secrets.origins
+
+
+def _override_address(files: _Files, environment: Mapping[str, str]) -> None:
+    host, port = environment.get("HOST"), environment.get("PORT")
+    server = files.tree.setdefault("server", {})
+    if (host is None and port is None) or not isinstance(server, dict):
+        return
+    configured = str(server.get("listen_addr", ":8080"))
+    old_host, _, old_port = configured.rpartition(":")
+    new_host = old_host if host is None else f"[{host}]" if ":" in host else host
+    server["listen_addr"] = f"{new_host}:{old_port if port is None else port}"
+    if port is not None and not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        files.problems.append(f"PORT: '{port}' is not a port. Give a number of 0 to 65535.")
+        del server["listen_addr"]
+
+
+def _with_credentials(config: Config, environment: Mapping[str, str]) -> Config:
+    """Puts each provider's credential in. A built-in provider whose key is among the secrets is configured by that alone."""
+    providers = dict(config.providers)
+    for name in config.provider_keys:
+        if name in VENDORS:
+            providers.setdefault(name, ProviderConfig())
+    for name, provider in providers.items():
+        if provider.api_key is None and (credential := _credential(name, provider, config, environment)) is not None:
+            providers[name] = provider.model_copy(update={"api_key": credential})
+    return config.model_copy(update={"providers": providers})
+
+
+def _credential(name: str, provider: ProviderConfig, config: Config, environment: Mapping[str, str]) -> SecretStr | None:
+    account = next((account for account in provider.accounts if account.type == "apikey"), None)
+    if account is not None:
+        return account.credential
+    if name in config.provider_keys:
+        return config.provider_keys[name]
+    vendor = VENDORS.get(name)
+    value = environment.get(vendor.key_variable) if vendor and vendor.key_variable else None
+    return SecretStr(value.strip()) if value and value.strip() else None
+
+
+def _system_prompts(config: Config, files: _Files) -> dict[str, str]:
+    prompts = {}
+    for name, agent in config.agents.items():
+        prompts[name] = agent.system_prompt
+        if agent.system_prompt_file is not None:
+            try:
+                prompts[name] = agent.system_prompt_file.read_text("utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+                place = _place(files, ("agents", name, "system_prompt_file"))
+                files.problems.append(f"{place}: {agent.system_prompt_file} cannot be read: {reason}.")
+    return prompts
+
+
+def _warnings(config: Config) -> list[str]:
+    unserved = unserved_keys(config)
+    if not unserved:
+        return []
+    return [f"This version understands these keys but does not act on them: {', '.join(unserved)}."]
+
+
+def _place(files: _Files, place: Place) -> str:
+    """Returns the file and the path of a mistake."""
+    for length in range(len(place), 0, -1):
+        if place[:length] in files.origins:
+            return f"{files.origins[place[:length]]}: {path(place)}"
+    return path(place)

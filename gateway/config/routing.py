@@ -1,0 +1,270 @@
+"""Who answers: providers, agents over them, and the limits that hold for all."""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from gateway.config.section import (
+    LATER,
+    Count,
+    Dollars,
+    Headers,
+    HttpUrl,
+    IncludedPath,
+    Name,
+    Regex,
+    Seconds,
+    Secret,
+    Section,
+    StatusCode,
+)
+
+AuthStyle: TypeAlias = Literal["bearer", "bearer+x-goog", "anthropic", "azure", "none"]
+Strategy: TypeAlias = Literal["round-robin", "fallback", "sticky", "weighted", "latency", "cost", "least-busy"]
+Capability: TypeAlias = Literal["stream_options", "tool_choice_auto", "content_arrays", "tool_calls", "reasoning", "vision"]
+
+
+class GovernanceConfig(Section):
+    """What holds for all providers unless one says otherwise."""
+
+    ratelimit_max_rpm: Annotated[Count, LATER] = 15
+    """Most requests a minute to one host; 0 for no limit."""
+    ratelimit_max_tpm: Annotated[Count, LATER] = 250_000
+    """Most tokens a minute to one host; 0 for no limit."""
+    routing_strategy: Annotated[Literal["latency", "balanced"], LATER] = "latency"
+    """How models of several providers are ordered."""
+    routing_latency_weight: Annotated[float, Field(ge=0), LATER] = 1.0
+    """What latency counts in that order."""
+    routing_cost_weight: Annotated[float, Field(ge=0), LATER] = 0.0
+    """What cost counts in that order."""
+    cost_mode: Annotated[Literal["economy", "balanced", "quality"], LATER] = "balanced"
+    """How much cost counts."""
+    max_cost_per_request: Annotated[Dollars, LATER] = 0
+    """Most that a request may cost in US dollars; 0 for no limit."""
+    retryable_status_codes: tuple[StatusCode, ...] = (429, 500, 502, 503, 504)
+    """Statuses of a provider after which another attempt may help."""
+    empty_stream_as_error: bool = True
+    """Whether a stream without any output counts as a failure."""
+    auto_retry_on_context_limit: Annotated[bool, LATER] = False
+    """Whether a conversation that is too long is summarised and sent again."""
+    upstream_timeout_seconds: Seconds = 300
+    """Longest time of a whole request, all attempts together."""
+    first_token_timeout_seconds: Seconds = 60
+    """Longest time to the first token."""
+    stream_idle_timeout_seconds: Seconds = 300
+    """Longest silence of a provider in a stream."""
+    thinking_stream_idle_timeout_seconds: Annotated[Seconds, LATER] = 600
+    """The same while the model reasons."""
+
+
+class AccountConfig(Section):
+    """One of several credentials at a provider."""
+
+    id: Name
+    """The account's name."""
+    type: Literal["apikey", "oauth", "cookie"] = "apikey"
+    """What the credential is."""
+    credential: Secret
+    """The credential."""
+
+
+class ThinkingConfig(Section):
+    """How a provider's reasoning is treated."""
+
+    enabled: bool | None = None
+    """Whether it is asked for."""
+    clear_thinking: bool | None = None
+    """Whether earlier reasoning is left out."""
+
+
+class ProviderConfig(Section):
+    """Who answers requests. Whatever is not given here is taken from the built-in provider of the same name."""
+
+    url: HttpUrl | None = None
+    """Where chats go, whole; in place of `base_url`."""
+    base_url: HttpUrl | None = None
+    """The address of the API, to which `/chat/completions` is added."""
+    auth_style: AuthStyle | None = None
+    """How the credential is sent."""
+    format_urls: Annotated[dict[str, HttpUrl], LATER] = Field(default_factory=dict)
+    """Addresses by format."""
+    timeout_seconds: Seconds | None = None
+    """Longest time of a whole request."""
+    stream_idle_timeout_seconds: Seconds | None = None
+    """Longest silence in a stream."""
+    retryable_status_codes: tuple[StatusCode, ...] | None = None
+    """Statuses after which another attempt may help."""
+    ratelimit_max_rpm: Annotated[Count | None, LATER] = None
+    """Most requests a minute."""
+    ratelimit_max_tpm: Annotated[Count | None, LATER] = None
+    """Most tokens a minute."""
+    api_key: Secret | None = None
+    """The credential. Without it: `provider_keys` of the secrets, then the variable of the built-in provider."""
+    accounts: tuple[AccountConfig, ...] = ()
+    """Several credentials; so far the first API key of them is used."""
+    models: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = ()
+    """The models it offers; without any it is taken to offer every model that is asked for."""
+    headers: Headers = Field(default_factory=dict)
+    """Headers of every request to it."""
+    capabilities: tuple[Capability, ...] | None = None
+    """What it can do."""
+    thinking: Annotated[ThinkingConfig | None, LATER] = None
+    """How its reasoning is treated."""
+    billing: Annotated[dict[str, Any] | None, LATER] = None
+    """How it is paid."""
+
+    @model_validator(mode="after")
+    def _has_one_address(self) -> "ProviderConfig":
+        if self.url is not None and self.base_url is not None:
+            raise ValueError("give url or base_url, not both")
+        return self
+
+
+class SelectorConfig(Section):
+    """What picks targets among the models that providers are configured to offer."""
+
+    provider: Name | None = None
+    """A provider's name."""
+    model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """A model's name."""
+    provider_rgx: Regex | None = None
+    """A regular expression that providers' names must match somewhere."""
+    model_rgx: Regex | None = None
+    """A regular expression that models' names must match somewhere."""
+    format: Annotated[Literal["openai", "anthropic", "gemini"] | None, LATER] = None
+    """The provider's wire format."""
+    url: Annotated[HttpUrl | None, LATER] = None
+    """Where chats go."""
+    max_context: Annotated[Count | None, LATER] = None
+    """Most tokens of a conversation."""
+    max_output: Annotated[Count | None, LATER] = None
+    """Most tokens of an answer."""
+    weight: Annotated[float, Field(ge=0), LATER] = 1
+    """Its share, with the strategy `weighted`."""
+    required_capabilities: Annotated[tuple[Capability, ...], LATER] = ()
+    """What the model must be able to do."""
+
+    @model_validator(mode="after")
+    def _picks_something(self) -> "SelectorConfig":
+        if (self.provider, self.model, self.provider_rgx, self.model_rgx) == (None,) * 4:
+            raise ValueError("give at least one of provider, model, provider_rgx and model_rgx")
+        return self
+
+
+class AgentMcpConfig(Section):
+    """Which tools an agent has."""
+
+    servers: tuple[str, ...] = ()
+    """Servers of `mcp_servers`."""
+    max_iterations: Annotated[int, Field(ge=1, le=50)] = 10
+    """Most rounds of tool calls."""
+    auto_search: bool = False
+    """Whether memory is searched before each request."""
+    auto_save: bool = False
+    """Whether memory is written after each request."""
+    search_tool: str | None = None
+    """The tool that searches memory."""
+    save_tool: str | None = None
+    """The tool that writes memory."""
+
+
+def _kind(value: Any) -> str:
+    return MODEL_NAME if isinstance(value, str) else SELECTOR
+
+
+MODEL_NAME = "<name>"
+SELECTOR = "<selector>"
+"""What the two forms of an entry are called in the place of an error; no key has such a name."""
+
+AgentModel: TypeAlias = Annotated[
+    Annotated[str, Field(min_length=1, max_length=256), Tag(MODEL_NAME)] | Annotated[SelectorConfig, Tag(SELECTOR)],
+    Discriminator(_kind),
+]
+
+
+class AgentConfig(Section):
+    """A name that stands for several models."""
+
+    strategy: Strategy = "fallback"
+    """In which order targets are tried. `fallback` and `round-robin` work so far; the others are served as `fallback`."""
+    models: Annotated[tuple[AgentModel, ...], Field(min_length=1)]
+    """The targets: a model's name for every provider that has it, or a selector."""
+    cooldown_seconds: Seconds = 60
+    """How long a target is passed over."""
+    failure_threshold: Annotated[int, Field(ge=1)] = 5
+    """Failures in a row after which it is."""
+    failure_window_secs: Annotated[Count, LATER] = 0
+    """Seconds in which they must happen; 0 for any."""
+    success_threshold: Annotated[int, Field(ge=1), LATER] = 1
+    """Successes after which it is trusted again."""
+    max_retries: Annotated[int, Field(ge=0, le=10)] = 0
+    """How often one target is tried again before the next."""
+    system_prompt: str = ""
+    """Instructions put before the conversation."""
+    system_prompt_file: IncludedPath | None = None
+    """The file that holds them."""
+    force_system_prompt: bool = False
+    """Whether they replace the client's own."""
+    sticky_session_ttl_seconds: Annotated[Seconds, LATER] = 3600
+    """How long an idle session keeps its target."""
+    budget_limit_usd: Annotated[Dollars | None, LATER] = None
+    """Most that it may spend."""
+    cache_salt: Annotated[str | None, LATER] = None
+    """What sets its cache entries apart."""
+    mcp: Annotated[AgentMcpConfig | None, LATER] = None
+    """Which tools it has."""
+    description: str = ""
+    """What it is for."""
+
+    @model_validator(mode="after")
+    def _has_one_prompt(self) -> "AgentConfig":
+        if self.system_prompt and self.system_prompt_file is not None:
+            raise ValueError("give system_prompt or system_prompt_file, not both")
+        return self
+
+
+class DiscoveryConfig(Section):
+    """Finding out which models providers have."""
+
+    enabled: bool = False
+    """Whether providers are asked."""
+    auto_agents: bool = False
+    """Whether agents are made from what is found."""
+    auto_agents_config: dict[str, Any] = Field(default_factory=dict)
+    """How."""
+    refresh_seconds: Seconds = 3600
+    """Seconds between two rounds."""
+
+
+class LocalEngineConfig(Section):
+    """The embedded model, or an engine in its place."""
+
+    base_url: HttpUrl | None = None
+    """An OpenAI-compatible engine on this machine, in place of the embedded model."""
+    timeout_seconds: Annotated[Seconds, LATER] = 120
+    """Longest time of a request."""
+    max_sessions: Annotated[int, Field(ge=1, le=64)] = 3
+    """Most requests that it answers at a time."""
+    auto_load: Annotated[bool, LATER] = True
+    """Whether it starts with the gateway."""
+    startup_models: Annotated[tuple[str, ...], LATER] = ()
+    """The models to load."""
+
+
+class EngineConfig(Section):
+    """A model that a stage of the pipeline asks."""
+
+    provider: Name
+    model: str
+    system_prompt: str = ""
+    system_prompt_file: IncludedPath | None = None
+    timeout_seconds: Seconds = 60
+
+
+Engine: TypeAlias = Annotated[
+    Annotated[str, Tag(MODEL_NAME)] | Annotated[EngineConfig, Tag(SELECTOR)],
+    Discriminator(_kind),
+]
+"""An agent's name, or a model of its own."""
+
+Percentage: TypeAlias = Annotated[float, Field(ge=0, le=100)]

@@ -1,0 +1,136 @@
+"""How the gateway listens, what it logs and what it exports."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from gateway.config.section import LATER, Count, FilePath, HttpUrl, ListenAddress, Seconds, Section
+
+
+class TlsConfig(Section):
+    """TLS of both surfaces."""
+
+    cert: FilePath
+    """PEM file with the certificate, and after it those of the authorities between it and the root."""
+    key: FilePath
+    """PEM file with the certificate's private key."""
+    client_ca: FilePath | None = None
+    """PEM file with the authorities that clients' certificates must come from; without it clients need none."""
+
+
+class ServerConfig(Section):
+    """How the gateway listens and logs."""
+
+    listen_addr: ListenAddress = ":8080"
+    """Where REST is served, as `host:port`; without a host all interfaces. `HOST` and `PORT` override it."""
+    grpc_addr: ListenAddress = ":50051"
+    """Where gRPC is served."""
+    metrics_addr: ListenAddress | Literal[""] = ""
+    """Where a core without a bridge serves `/metrics`; empty for nowhere."""
+    max_body_bytes: Annotated[int, Field(ge=1024, le=1024**3)] = 10 * 1024 * 1024
+    """Largest JSON body of a request."""
+    max_upload_bytes: Annotated[int, Field(ge=1024), LATER] = 512 * 1024 * 1024
+    """Largest upload, which is streamed."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is logged."""
+    log_format: Literal["text", "json"] | None = None
+    """How log lines look; unset, text on a terminal and JSON elsewhere."""
+    user_agent: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[\x20-\x7e]+$")] | None = None
+    """What providers are told who asks."""
+    stream_default: bool = True
+    """Whether a chat streams where neither its body nor `Accept` says."""
+    keepalive_seconds: Annotated[float, Field(ge=0, le=3600)] = 15
+    """After how much silence a stream gets a comment; 0 for never."""
+    drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 30
+    """How long requests under way may take once the gateway is told to stop."""
+    tls: TlsConfig | None = None
+    """TLS of both surfaces; plain text without it."""
+    public_url: Annotated[HttpUrl | None, LATER] = None
+    """Where clients reach the gateway."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call the gateway; `*` for any."""
+    workers: Annotated[int, Field(ge=1, le=256), LATER] = 1
+    """How many processes serve."""
+
+
+class TelemetryConfig(Section):
+    """What leaves the process; where it goes is for the standard `OTEL_*` variables to say."""
+
+    traces: bool | None = None
+    """Whether traces are exported; unset, they are if the environment names an endpoint or an exporter."""
+    metrics: bool | None = None
+    """The same for OpenTelemetry's GenAI metrics."""
+    capture_content: Annotated[bool, LATER] = False
+    """Whether spans hold what was said."""
+    log_requests: Annotated[bool, LATER] = False
+    """Whether each request is logged."""
+
+
+class DebugConfig(Section):
+    """What helps to look into a running gateway."""
+
+    pprof_enabled: Annotated[bool, LATER] = False
+    """Whether profiles are served."""
+
+
+class StateConfig(Section):
+    """Where state lives that several processes share."""
+
+    url: Annotated[str, Field(pattern=r"^(memory|valkey|valkeys|redis|rediss)://"), LATER] = "memory://"
+    """`memory://`, or the URL of a Valkey or Redis server."""
+
+
+class StoreConfig(Section):
+    """Where files and batches are kept."""
+
+    dir: Annotated[FilePath | None, LATER] = None
+    """The directory of the gateway's own store."""
+    backend: Annotated[str, LATER] = "local"
+    """`local` for the own store, or a provider's name."""
+    max_concurrency: Annotated[Count | None, LATER] = None
+    """Most requests of batches at a time."""
+
+
+class McpServerConfig(Section):
+    """A server of tools that speaks the Model Context Protocol."""
+
+    url: HttpUrl | None = None
+    """Where it is."""
+    command: str | None = None
+    """What starts it, in place of `url`."""
+    args: tuple[str, ...] = ()
+    """The command's arguments."""
+    transport: Literal["streamable-http", "sse", "stdio"] | None = None
+    """How to speak to it; found out where it is not given."""
+    timeout: Seconds = 30
+    """Longest call of a tool, in seconds."""
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Headers of each request to it."""
+    keep_alive_interval: Seconds | None = None
+    """Seconds between two pings."""
+
+    @model_validator(mode="after")
+    def _has_one_address(self) -> "McpServerConfig":
+        if (self.url is None) == (self.command is None):
+            raise ValueError("give either url or command")
+        return self
+
+
+class A2aRemoteConfig(Section):
+    """An agent elsewhere that speaks A2A."""
+
+    url: HttpUrl
+    """Where it is."""
+    transport: str | None = None
+    """How to speak to it."""
+
+
+class A2aConfig(Section):
+    """What is shown to agents that speak A2A."""
+
+    expose: tuple[str, ...] = ()
+    """The agents to show; all if none is named."""
+    remotes: dict[str, A2aRemoteConfig] = Field(default_factory=dict)
+    """Agents elsewhere, by name."""
+    public_url: HttpUrl | None = None
+    """The address in the agent card."""

@@ -1,0 +1,35 @@
+"""What the gateway tells the worker of the embedded model, as one line of JSON."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the worker is to do.
+
+    Attributes:
+        weights: The model's file.
+        model: The name that it answers to.
+        slots: How many requests it works on at a time. They share one context.
+        threads: How many threads compute.
+        api_key: What its callers must show.
+        port: Where to listen on 127.0.0.1; 0 for a free port.
+    """
+
+    weights: str
+    model: str
+    slots: int
+    threads: int
+    api_key: str
+    port: int = 0
+
+    def to_line(self) -> bytes:
+        """Returns the orders as the worker reads them."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def of_line(cls, line: str) -> Self:
+        """Returns the orders of a line."""
+        return cls(**json.loads(line))

@@ -1,0 +1,180 @@
+"""A provider that says what a test tells it to, and remembers what it was asked.
+
+It speaks true HTTP by aiohttp. For answers that are no true HTTP there is `tests.gateway.providers.wire`.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeAlias
+
+from aiohttp import web
+
+MODEL = "model-1"
+USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+
+
+@dataclass
+class Request:
+    """A request as the provider got it."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: dict[str, Any]
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the connection of this request is closed while its answer is under way."""
+
+
+Script: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Upstream:
+    """A provider on a free port of 127.0.0.1. Without a script it answers as `says("Hello there.")` does."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.port = 0
+        self._scripts: list[Script] = [says("Hello there.")]
+        self._arrived = asyncio.Condition()
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def plays(self, *scripts: Script) -> None:
+        """Sets what the next requests get, one script each; the last one is for all further ones."""
+        self._scripts = list(scripts)
+
+    async def arrived(self, count: int = 1) -> None:
+        """Waits until so many requests have come."""
+        async with self._arrived:
+            await self._arrived.wait_for(lambda: len(self.requests) >= count)
+
+    async def __aenter__(self) -> Self:
+        server = web.Server(self._handle, handler_cancellation=True, access_log=None)
+        self._runner = web.ServerRunner(server, shutdown_timeout=0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
+        raw = await http.read()
+        request = Request(http.path, dict(http.headers), json.loads(raw) if raw else {})
+        async with self._arrived:
+            self.requests.append(request)
+            self._arrived.notify_all()
+        script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
+        http["body"] = request.body
+        try:
+            return await script(http)
+        except asyncio.CancelledError:
+            request.gone.set()
+            raise
+        except ConnectionError:
+            request.gone.set()
+            raise
+
+
+def whole(answer: Mapping[str, Any], status: int = 200, **headers: str) -> Script:
+    """Answers with a JSON object."""
+
+    async def script(_http: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response(answer, status=status, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+    return script
+
+
+def text(body: str, status: int = 200, content_type: str = "text/html", **headers: str) -> Script:
+    """Answers with a text."""
+
+    async def script(_http: web.BaseRequest) -> web.StreamResponse:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return web.Response(text=body, status=status, content_type=content_type, headers=named)
+
+    return script
+
+
+def streams(*events: Mapping[str, Any] | str | asyncio.Event | BaseException) -> Script:
+    """Answers with server-sent events, a `data` line each; an `asyncio.Event` is waited for, and an exception breaks off there."""
+
+    async def script(http: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(http)
+        for event in events:
+            if isinstance(event, asyncio.Event):
+                await event.wait()
+            elif isinstance(event, BaseException):
+                assert http.transport is not None
+                http.transport.abort()
+                raise event
+            else:
+                payload = event if isinstance(event, str) else json.dumps(event, ensure_ascii=False)
+                await response.write(f"data: {payload}\n\n".encode())
+        return response
+
+    return script
+
+
+def hangs() -> Script:
+    """Never answers."""
+
+    async def script(_http: web.BaseRequest) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    return script
+
+
+def says(*pieces: str, usage: Mapping[str, Any] = USAGE) -> Script:
+    """Answers with a text, whole or streamed in these pieces, as a provider does that is asked for either."""
+
+    async def script(http: web.BaseRequest) -> web.StreamResponse:
+        body = http["body"]
+        if not body.get("stream"):
+            return await whole(completion({"role": "assistant", "content": "".join(pieces)}, usage=usage))(http)
+        events: list[Mapping[str, Any] | str] = [chunk({"role": "assistant", "content": ""})]
+        events += [chunk({"content": piece}) for piece in pieces]
+        events.append(chunk({}, finish_reason="stop"))
+        if (body.get("stream_options") or {}).get("include_usage"):
+            events.append(chunk(usage=usage))
+        return await streams(*events, "[DONE]")(http)
+
+    return script
+
+
+def completion(message: Mapping[str, Any], finish_reason: str = "stop", usage: Mapping[str, Any] = USAGE, **fields: Any) -> dict[str, Any]:
+    """Returns a whole answer of one choice."""
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1700000000,
+        "model": MODEL,
+        "choices": [{"index": 0, "message": dict(message), "finish_reason": finish_reason, "logprobs": None}],
+        "usage": dict(usage),
+        **fields,
+    }
+
+
+def chunk(
+    delta: Mapping[str, Any] | None = None,
+    *,
+    index: int = 0,
+    finish_reason: str | None = None,
+    choices: Sequence[Mapping[str, Any]] | None = None,
+    **fields: Any,
+) -> dict[str, Any]:
+    """Returns a chunk with one choice; with none if there is no delta."""
+    own = [] if delta is None else [{"index": index, "delta": dict(delta), "finish_reason": finish_reason}]
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1700000000,
+        "model": MODEL,
+        "choices": own if choices is None else list(choices),
+        **fields,
+    }
