@@ -33,6 +33,10 @@ from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.tracing import ChatSpan, Span, Tracing
 
 
+_TIMER_SLACK_SECONDS = 0.005
+"""Timers of the event loop may fire a little before their time."""
+
+
 class Caller(Protocol):
     """Who asks for a chat, as far as the exchange must know.
 
@@ -127,7 +131,8 @@ class Exchange:
         clock = self._clock
         limit = route.targets[0].provider.timeouts.total
         asked = caller.remaining_seconds()
-        deadline = clock() + (limit if asked is None else min(limit, asked))
+        began = clock()
+        deadline = began + (limit if asked is None else min(limit, asked))
         failed: list[Failed] = []
         for target, pause in self._tries(route, failed, clock()):
             if pause >= deadline - clock():
@@ -154,8 +159,10 @@ class Exchange:
                 response = await attempt.open(chat, self._sender, deadline - clock())
             except GatewayError as error:
                 attempt.settle(error)
-                self._note_failure(route, target, error, clock())
                 failed.append(Failed(target, error))
+                if _is_out_of_time(error, deadline - clock()):
+                    raise out_of_time(failed, deadline - began) from error
+                self._note_failure(route, target, error, clock())
             except BaseException as error:
                 attempt.settle(error)
                 raise
@@ -268,6 +275,21 @@ class Failed:
 
     target: Target
     error: GatewayError
+
+
+def _is_out_of_time(error: GatewayError, remaining_seconds: float) -> bool:
+    return error.kind == ErrorKind.ERROR_KIND_PROVIDER_TIMEOUT and remaining_seconds < _TIMER_SLACK_SECONDS
+
+
+def out_of_time(failed: list[Failed], seconds: float) -> GatewayError:
+    """Returns the error of a request whose time ended with an attempt under way. It blames no target: others had the time before."""
+    last = failed[-1]
+    return GatewayError(
+        ErrorKind.ERROR_KIND_DEADLINE_EXCEEDED,
+        f"The request's {seconds:.3g} s were over at attempt {len(failed)}. {last.error.message} Set a longer deadline, or ask for less.",
+        provider=last.target.provider.name,
+        model=last.target.model,
+    )
 
 
 def exhausted(route: Route, failed: list[Failed]) -> GatewayError:

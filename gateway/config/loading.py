@@ -1,6 +1,6 @@
 """Loads a configuration: finds its files, merges them, and reports every mistake at once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,9 @@ from pydantic import SecretStr, ValidationError
 from gateway.config.checks import cross_check
 from gateway.config.documents import DocumentError, read_document
 from gateway.config.problems import ConfigError, Place, describe, path
-from gateway.config.schema import SECRET_KEYS, Config, ProviderConfig, unserved_keys
+from gateway.config.schema import SECRET_KEYS, Config, ProviderConfig, SelectorConfig, unserved_keys
 from gateway.config.secrets import Secrets, is_readable_by_others, read_secrets
-from gateway.config.section import Origin
+from gateway.config.section import Origin, is_credential, is_host, is_port
 from gateway.config.vendors import VENDORS
 
 __all__ = ["ConfigError", "Loaded", "load"]
@@ -62,18 +62,15 @@ def load(given: str | None, environment: Mapping[str, str], *, directory: Path |
     Raises:
         ConfigError: It has mistakes; the error holds all of them.
     """
-    files = _find(given, environment, directory or Path.cwd())
-    secrets = read_secrets(environment)
+    try:
+        files = _find(given, environment, directory or Path.cwd())
+        secrets = read_secrets(environment)
+    except OSError as error:
+        raise ConfigError([f"{error.filename}: cannot be read: {error.strerror}."]) from error
     files.problems += secrets.problems
     _add_secrets(files, secrets)
     _override_address(files, environment)
-    try:
-        config = Config.model_validate(files.tree, context=Origin(files.root, environment))
-    except ValidationError as error:
-        files.problems += [f"{_place(files, place)}: {message}" for place, message in describe(error, Config)]
-        raise ConfigError(files.problems) from None
-    config = _with_credentials(config, environment)
-    files.problems += [f"{_place(files, place)}: {message}" for place, message in cross_check(config)]
+    config = _validated(files, Origin(files.root, environment))
     prompts = _system_prompts(config, files)
     if files.problems:
         raise ConfigError(files.problems)
@@ -82,7 +79,7 @@ def load(given: str | None, environment: Mapping[str, str], *, directory: Path |
 
 def _find(given: str | None, environment: Mapping[str, str], directory: Path) -> _Files:
     """Reads the first configuration there is."""
-    chosen = given or environment.get("TWINSPAN_CONFIG_FILE")
+    chosen = given or environment.get("TWINSPAN_CONFIG_FILE") or None
     if chosen is None and (of_directory := environment.get("TWINSPAN_CONFIG_DIR")):
         return _read_directory(Path(of_directory))
     if chosen is None:
@@ -99,7 +96,7 @@ def _find(given: str | None, environment: Mapping[str, str], directory: Path) ->
 def _read_directory(root: Path) -> _Files:
     if not root.is_dir():
         raise ConfigError([f"{root}: there is no such directory. Check TWINSPAN_CONFIG_DIR."])
-    parts = sorted(part for part in root.glob("config.d/*") if part.suffix in _SUFFIXES)
+    parts = sorted(part for part in root.glob("config.d/*") if part.suffix in _SUFFIXES and not part.name.startswith("."))
     if not parts:
         parts = [root / f"config{suffix}" for suffix in _SUFFIXES if (root / f"config{suffix}").is_file()][:1]
     if not parts:
@@ -126,12 +123,16 @@ def _read(parts: list[Path], root: Path) -> _Files:
             files.warnings.append(f"{part} holds secrets and can be read by others: chmod 600 {part}")
         for section, value in content.items():
             # A section that is named and left empty is a section with its defaults.
-            empty: Any = {} if value is None and section in Config.model_fields and section not in SECRET_KEYS else value
-            if section in _MERGED_BY_KEY and isinstance(empty, dict):
-                files.tree.setdefault(section, {}).update({name: {} if item is None else item for name, item in empty.items()})
-                files.origins |= {(section, name): part for name in empty}
+            given: Any = {} if value is None and section in Config.model_fields and section not in SECRET_KEYS else value
+            if given is None and section in SECRET_KEYS:
+                continue
+            if section not in _MERGED_BY_KEY:
+                files.tree[section] = given
+            elif isinstance(given, dict):
+                files.tree.setdefault(section, {}).update({name: {} if item is None else item for name, item in given.items()})
+                files.origins |= {(section, name): part for name in given}
             else:
-                files.tree[section] = empty
+                files.problems.append(f"{part}: {section}: must be a mapping.")
             files.origins[section,] = part
     return files
 
@@ -151,26 +152,78 @@ def _add_secrets(files: _Files, secrets: Secrets) -> None:
 
 def _override_address(files: _Files, environment: Mapping[str, str]) -> None:
     host, port = environment.get("HOST"), environment.get("PORT")
-    server = files.tree.setdefault("server", {})
-    if (host is None and port is None) or not isinstance(server, dict):
+    server = files.tree.get("server", {})
+    configured = server.get("listen_addr", ":8080") if isinstance(server, dict) else None
+    if not (host or port) or not isinstance(configured, str):
         return
-    configured = str(server.get("listen_addr", ":8080"))
-    old_host, _, old_port = configured.rpartition(":")
-    new_host = old_host if host is None else f"[{host}]" if ":" in host else host
-    server["listen_addr"] = f"{new_host}:{old_port if port is None else port}"
-    if port is not None and not (port.isascii() and port.isdigit() and int(port) <= 65535):
-        files.problems.append(f"PORT: '{port}' is not a port. Give a number of 0 to 65535.")
-        del server["listen_addr"]
+    new_host, _, new_port = configured.rpartition(":")
+    if host:
+        new_host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        if not is_host(new_host):
+            files.problems.append(f"HOST: '{host}' is not a host to listen on. Give a name or an IP address, without a port.")
+            return
+    if port:
+        new_port = port
+        if not is_port(port):
+            files.problems.append(f"PORT: '{port}' is not a port. Give a number of 0 to 65535.")
+            return
+    files.tree["server"] = {**server, "listen_addr": f"{new_host}:{new_port}"}
 
 
-def _with_credentials(config: Config, environment: Mapping[str, str]) -> Config:
-    """Puts each provider's credential in. A built-in provider whose key is among the secrets is configured by that alone."""
+def _validated(files: _Files, origin: Origin) -> Config:
+    """Returns the configuration, checked. With mistakes, which are noted in `files`, it is what is left without them.
+
+    Raises:
+        ConfigError: The mistakes are such that the rest cannot be checked.
+    """
+    described: list[tuple[Place, str]] = []
+    try:
+        config = Config.model_validate(files.tree, context=origin)
+    except ValidationError as error:
+        described = describe(error, Config)
+        files.problems += [f"{_place(files, place)}: {message}" for place, message in described]
+        try:
+            config = Config.model_validate(_without(files.tree, [place for place, _ in described]), context=origin)
+        except ValidationError:
+            raise ConfigError(files.problems) from None
+    config = _with_credentials(config, files, origin.environment)
+    wrong = {place[:2] for place, _ in described}
+    sections = {place[0] for place in wrong}
+    for place, message in cross_check(config):
+        known = place[:2] in wrong or (place[0] in sections and place[0] not in _MERGED_BY_KEY)
+        # Without the keys that are wrong, providers look as if they had none.
+        if not known and not (place[0] == "providers" and "provider_keys" in sections):
+            files.problems.append(f"{_place(files, place)}: {message}")
+    return config
+
+
+def _without(tree: Mapping[str, Any], wrong: Sequence[Place]) -> dict[str, Any]:
+    """Returns a configuration without what is wrong in it. Providers stay by name, since others may refer to them."""
+    rest = {section: value for section, value in tree.items() if isinstance(section, str)}
+    for section in _MERGED_BY_KEY & rest.keys():
+        rest[section] = dict(rest[section])
+    for place in wrong:
+        section = str(place[0])
+        if section not in _MERGED_BY_KEY or len(place) == 1:
+            rest.pop(section, None)
+        elif section == "providers":
+            rest[section][place[1]] = {}
+        else:
+            rest[section].pop(place[1], None)
+    return rest
+
+
+def _with_credentials(config: Config, files: _Files, environment: Mapping[str, str]) -> Config:
+    """Puts each provider's credential in. A built-in provider that an agent or a secret names is configured by its key alone."""
     providers = dict(config.providers)
-    for name in config.provider_keys:
-        if name in VENDORS:
+    selected = [entry.provider for agent in config.agents.values() for entry in agent.models if isinstance(entry, SelectorConfig)]
+    for name in (*config.provider_keys, *selected):
+        if name in VENDORS and name is not None and (name in config.provider_keys or _customary(name, environment)):
             providers.setdefault(name, ProviderConfig())
     for name, provider in providers.items():
         if provider.api_key is None and (credential := _credential(name, provider, config, environment)) is not None:
+            if not is_credential(credential.get_secret_value()):
+                files.problems.append(f"{VENDORS[name].key_variable}: must be printable ASCII without blanks.")
             providers[name] = provider.model_copy(update={"api_key": credential})
     return config.model_copy(update={"providers": providers})
 
@@ -181,9 +234,14 @@ def _credential(name: str, provider: ProviderConfig, config: Config, environment
         return account.credential
     if name in config.provider_keys:
         return config.provider_keys[name]
+    return _customary(name, environment)
+
+
+def _customary(name: str, environment: Mapping[str, str]) -> SecretStr | None:
+    """Returns the credential in the variable in which that of a built-in provider is customarily held."""
     vendor = VENDORS.get(name)
-    value = environment.get(vendor.key_variable) if vendor and vendor.key_variable else None
-    return SecretStr(value.strip()) if value and value.strip() else None
+    value = environment.get(vendor.key_variable, "").strip() if vendor and vendor.key_variable else ""
+    return SecretStr(value) if value else None
 
 
 def _system_prompts(config: Config, files: _Files) -> dict[str, str]:

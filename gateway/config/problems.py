@@ -68,6 +68,12 @@ def _message(place: Place, detail: ErrorDetails, model: type[BaseModel]) -> str:
             return "must be 1 to 64 letters, digits, dots, dashes and underscores, and begin with a letter or digit."
         case "model_type":
             return "must be a mapping."
+        case "tuple_type":
+            return "must be a list."
+        case "too_short":
+            return "must have at least one item."
+        case "string_too_short":
+            return "must not be empty."
         case _:
             text = detail["msg"].replace("Input should be", "must be").replace("valid dictionary", "mapping")
             return f"{text[0].lower()}{text[1:]}."

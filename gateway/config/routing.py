@@ -117,6 +117,8 @@ class ProviderConfig(Section):
     def _has_one_address(self) -> "ProviderConfig":
         if self.url is not None and self.base_url is not None:
             raise ValueError("give url or base_url, not both")
+        if self.base_url is not None and "?" in self.base_url:
+            raise ValueError("a base_url has no query, since /chat/completions is added to it: give the whole address as url")
         return self
 
 
@@ -255,10 +257,15 @@ class EngineConfig(Section):
     """A model that a stage of the pipeline asks."""
 
     provider: Name
+    """Its provider."""
     model: str
+    """Its name there."""
     system_prompt: str = ""
+    """What it is told to do, in place of the stage's own instructions."""
     system_prompt_file: IncludedPath | None = None
+    """The file that holds them."""
     timeout_seconds: Seconds = 60
+    """Longest time of a request."""
 
 
 Engine: TypeAlias = Annotated[

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gateway.config.documents import DocumentError, read_document, read_json
+from gateway.config.documents import DocumentError, read_document
 from gateway.config.problems import nearest
 from gateway.config.schema import SECRET_KEYS
 
@@ -55,19 +55,24 @@ def _files(environment: Mapping[str, str], system_directory: Path) -> list[Path]
         single = Path(credentials, "secrets")
         if single.is_file():
             return [single]
-        if found := sorted(Path(credentials, "secrets.d").glob("*.json")):
+        if found := _json_files(Path(credentials, "secrets.d")):
             return found
     own = environment.get("TWINSPAN_SECRETS_DIR")
-    if own:
-        return sorted(Path(own).glob("*.json"))
-    return sorted(system_directory.glob("*.json"))
+    if own and (found := _json_files(Path(own))):
+        return found
+    return _json_files(system_directory)
+
+
+def _json_files(directory: Path) -> list[Path]:
+    """Returns the JSON files of a directory in alphabetical order, without hidden ones, such as those that editors leave."""
+    return sorted(path for path in directory.glob("*.json") if not path.name.startswith("."))
 
 
 def _add(path: Path, secrets: Secrets) -> None:
     secrets.sources.append(path)
     try:
-        content = read_document(path) if path.suffix == ".json" else read_json(path.read_text())
-    except (DocumentError, OSError, UnicodeDecodeError) as error:
+        content = read_document(path, as_json=True)
+    except DocumentError as error:
         secrets.problems.append(f"{path}: {error}")
         return
     if content is None:
@@ -80,6 +85,8 @@ def _add(path: Path, secrets: Secrets) -> None:
     for key, value in content.items():
         if key not in SECRET_KEYS:
             secrets.problems.append(f"{path}: {key}: there is no such secret.{nearest(key, SECRET_KEYS)}")
+        elif value is None:
+            continue  # a key that is left empty is a key that is not given
         elif key == "provider_keys" and isinstance(value, dict):
             secrets.values.setdefault(key, {}).update(value)
             secrets.origins |= {(key, name): path for name in value}

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, Final, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, SecretStr, ValidationInfo
+from pydantic_core import CoreSchema
 from yarl import URL
 
 
@@ -20,7 +21,14 @@ class Section(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """Marks a key that is understood but has no effect yet; a configuration that sets it gets a warning."""
+    """Marks a key that is understood but has no effect yet; a configuration that sets it gets a warning, and its schema says so."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), NOT_YET: True}
+
+
+NOT_YET: Final = "x-not-acted-on-yet"
+"""What such keys are marked with in the JSON Schema."""
 
 
 LATER: Final = Later()
@@ -40,6 +48,8 @@ class Origin:
 
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_HOST = re.compile(r"[A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\]")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?|\*")
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
@@ -80,13 +90,37 @@ def _http_url(value: str) -> str:
         raise ValueError(f"is not a URL ({error})") from None
     if url.scheme not in {"http", "https"} or not url.host:
         raise ValueError("must be an absolute URL such as https://api.example.com/v1")
+    if any(character <= " " or character == "\x7f" for character in value) or url.raw_fragment:
+        raise ValueError("must not contain blanks, line breaks or a fragment")
+    if url.raw_user is not None or url.raw_password is not None:
+        raise ValueError("must not contain a credential, which would end up in logs: give it where credentials belong")
     return value
 
 
+def is_port(text: str) -> bool:
+    """Tells whether a text is the number of a port; 0 is any free one."""
+    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535
+
+
+def is_host(text: str) -> bool:
+    """Tells whether a text is a host to listen on: a name, an IPv4 address, an IPv6 address in brackets, or empty for all."""
+    return _HOST.fullmatch(text) is not None
+
+
 def _listen_address(value: str) -> str:
-    _, colon, port = value.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError("must be host:port or :port, with a port of 0 to 65535")
+    host, colon, port = value.rpartition(":")
+    if not colon or not is_port(port) or not is_host(host):
+        raise ValueError("must be host:port or :port, with a port of 0 to 65535 and IPv6 addresses in brackets")
+    return value
+
+
+def _optional_listen_address(value: str) -> str:
+    return _listen_address(value) if value else value
+
+
+def _origin(value: str) -> str:
+    if not _ORIGIN.fullmatch(value):
+        raise ValueError("must be '*', or an origin as browsers send it, such as https://app.example.com: lower case, no path")
     return value
 
 
@@ -105,14 +139,18 @@ def _header_name(value: str) -> str:
 
 
 def _header_value(value: str) -> str:
-    if any(character in value for character in "\r\n\0"):
-        raise ValueError("must not contain line breaks")
+    if any((character < " " and character != "\t") or character == "\x7f" for character in value):
+        raise ValueError("must not contain line breaks or other control characters")
     return value
 
 
+def is_credential(text: str) -> bool:
+    """Tells whether a text can be sent as a credential."""
+    return bool(text) and all("\x21" <= character <= "\x7e" for character in text)
+
+
 def _credential(value: SecretStr) -> SecretStr:
-    text = value.get_secret_value()
-    if not text or not all("\x21" <= character <= "\x7e" for character in text):
+    if not is_credential(value.get_secret_value()):
         raise ValueError("must be printable ASCII without blanks")
     return value
 
@@ -129,6 +167,8 @@ Secret: TypeAlias = Annotated[SecretStr, BeforeValidator(_resolve), AfterValidat
 """A credential, or `${NAME}` for one in the environment."""
 HttpUrl: TypeAlias = Annotated[str, AfterValidator(_http_url)]
 ListenAddress: TypeAlias = Annotated[str, AfterValidator(_listen_address)]
+OptionalListenAddress: TypeAlias = Annotated[str, AfterValidator(_optional_listen_address)]
+CorsOrigin: TypeAlias = Annotated[str, AfterValidator(_origin)]
 Regex: TypeAlias = Annotated[str, AfterValidator(_regex)]
 Headers: TypeAlias = dict[
     Annotated[str, AfterValidator(_header_name)], Annotated[str, BeforeValidator(_resolve), AfterValidator(_header_value)]

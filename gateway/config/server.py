@@ -4,7 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gateway.config.section import LATER, Count, FilePath, HttpUrl, ListenAddress, Seconds, Section
+from gateway.config.section import (
+    LATER,
+    CorsOrigin,
+    Count,
+    FilePath,
+    HttpUrl,
+    ListenAddress,
+    OptionalListenAddress,
+    Seconds,
+    Section,
+)
 
 
 class TlsConfig(Section):
@@ -25,7 +35,7 @@ class ServerConfig(Section):
     """Where REST is served, as `host:port`; without a host all interfaces. `HOST` and `PORT` override it."""
     grpc_addr: ListenAddress = ":50051"
     """Where gRPC is served."""
-    metrics_addr: ListenAddress | Literal[""] = ""
+    metrics_addr: OptionalListenAddress = ""
     """Where a core without a bridge serves `/metrics`; empty for nowhere."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=1024**3)] = 10 * 1024 * 1024
     """Largest JSON body of a request."""
@@ -47,7 +57,7 @@ class ServerConfig(Section):
     """TLS of both surfaces; plain text without it."""
     public_url: Annotated[HttpUrl | None, LATER] = None
     """Where clients reach the gateway."""
-    cors_origins: tuple[str, ...] = ()
+    cors_origins: tuple[CorsOrigin, ...] = ()
     """Origins whose pages may call the gateway; `*` for any."""
     workers: Annotated[int, Field(ge=1, le=256), LATER] = 1
     """How many processes serve."""

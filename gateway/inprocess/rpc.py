@@ -236,7 +236,7 @@ class Rpc:
         # A handler that is told nothing but "the stream has ended" would take the part for the whole: it is cancelled instead, and
         # so is whatever other task of its reads or writes.
         if self.started and not self.finished and self.task is not None:
-            pass
+            self.task.cancel()
         if self.requests is not None:
             self.requests.clear()
             self.requests.wake_writer()

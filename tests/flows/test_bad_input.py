@@ -129,7 +129,8 @@ async def test_the_headers_of_other_sdks_carry_the_credential_too(twinspan: Runn
         ("GET", "/v1/%2e%2e/etc/passwd", 404, "not_found"),
         ("GET", CHAT, 405, "method_not_allowed"),
         ("DELETE", "/v1/models", 405, "method_not_allowed"),
-        ("BREW", CHAT, 405, "method_not_allowed"),
+        ("PATCH", CHAT, 405, "method_not_allowed"),
+        ("BREW", CHAT, 400, "invalid_request"),
     ],
 )
 async def test_a_route_that_is_not_there_is_an_error_in_json(
@@ -157,7 +158,7 @@ async def test_a_route_that_is_not_there_is_an_error_in_json(
 async def test_what_is_no_http_gets_400_in_json_and_the_connection_is_closed(
     twinspan: Running, garbage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = await exchange(twinspan, garbage)
+    answer = await exchange(twinspan, garbage, ends=False)
     head, _, content = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400")
     assert json.loads(content)["error_kind"] == "invalid_request"
@@ -176,13 +177,14 @@ async def test_a_body_cut_short_leaves_nothing_behind(
     assert len(asyncio.all_tasks()) <= before
 
 
-async def exchange(twinspan: Running, data: bytes) -> bytes:
-    """Sends bytes, says that no more will come, and returns all that is answered."""
+async def exchange(twinspan: Running, data: bytes, *, ends: bool = True) -> bytes:
+    """Sends bytes, says that no more will come if that `ends` them, and returns all that is answered."""
     port = int(twinspan.url.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(data)
-        writer.write_eof()
+        if ends:
+            writer.write_eof()
         async with asyncio.timeout(5):
             return await reader.read()
     finally:

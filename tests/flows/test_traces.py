@@ -141,12 +141,14 @@ async def test_a_failed_attempt_and_its_retry_are_spans_of_their_own(upstream: U
     assert find(tree, "chat smart").attributes["twinspan.attempts"] == 2
 
 
-async def test_a_refused_request_is_a_tree_with_an_error_status(twinspan: Running) -> None:
+async def test_a_refused_request_is_a_tree_that_names_the_kind_of_error(twinspan: Running) -> None:
     await twinspan.chat({**HELLO, "model": "nobody", "stream": True})
     (tree,) = await twinspan.spans.trees()
     assert tree.attributes["http.response.status_code"] == 404
     server = tree.children[0].children[0]
-    assert (server.status, server.attributes["error.type"]) == ("ERROR", "NOT_FOUND")
+    # By the semantic conventions a client's mistake is no error of the server's.
+    assert (server.status, server.attributes["error.type"]) == ("UNSET", "model_not_found")
+    assert server.attributes["rpc.response.status_code"] == "NOT_FOUND"
 
 
 async def test_no_span_holds_content_or_credentials(twinspan: Running) -> None:
