@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, Final, TypeAlias
 
@@ -48,7 +49,7 @@ class Origin:
 
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_HOST = re.compile(r"[A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\]")
+_HOST_NAME = re.compile(r"[A-Za-z0-9._-]*")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?|\*")
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
@@ -104,7 +105,13 @@ def is_port(text: str) -> bool:
 
 def is_host(text: str) -> bool:
     """Tells whether a text is a host to listen on: a name, an IPv4 address, an IPv6 address in brackets, or empty for all."""
-    return _HOST.fullmatch(text) is not None
+    if not (text.startswith("[") and text.endswith("]")):
+        return _HOST_NAME.fullmatch(text) is not None
+    try:
+        IPv6Address(text[1:-1])
+    except ValueError:
+        return False
+    return True
 
 
 def _listen_address(value: str) -> str:

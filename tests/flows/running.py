@@ -1,8 +1,9 @@
 """A whole gateway in the test's own event loop, as `twinspan serve` runs it, and the ways to reach it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,29 @@ class Spans(SpanProcessor):
         return trees(ended)
 
 
+class Log(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@contextmanager
+def kept_log() -> Iterator[Log]:
+    """Keeps the process's log, and puts its handlers back afterwards, which a gateway replaces."""
+    root = logging.getLogger()
+    handlers, level, log = list(root.handlers), root.level, Log()
+    try:
+        yield log
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
 @dataclass
 class Running:
     """A gateway that runs, and clients of it."""
@@ -52,6 +76,11 @@ class Running:
     rest: httpx.AsyncClient
     network: grpc.aio.Channel
     spans: Spans
+    log: "Log"
+
+    def complaints(self) -> list[str]:
+        """Returns what was logged at the level of a warning or above: nothing, as long as only others are at fault."""
+        return [record.getMessage() for record in self.log.records if record.levelno >= logging.WARNING]
 
     @property
     def url(self) -> str:
@@ -63,7 +92,7 @@ class Running:
 
     @property
     def inprocess(self) -> grpc.aio.Channel:
-        return self.gateway.core.channel  # type: ignore[return-value]  # it behaves like one: see tests/contract
+        return self.gateway.core.channel
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -93,12 +122,20 @@ async def running(sections: Mapping[str, Any]) -> AsyncIterator[Running]:
     """Runs a gateway for as long as the context lasts."""
     spans = Spans()
     configured = Configuration.of(Config.model_validate(dict(sections)))
+    with kept_log() as log:
+        async with _started(configured, spans, log) as started:
+            yield started
+
+
+@asynccontextmanager
+async def _started(configured: Configuration, spans: Spans, log: Log) -> AsyncIterator[Running]:
     async with (
         gateway(configured, processors=[spans]) as started,
         httpx.AsyncClient(base_url=started.bridge.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=5) as rest,
         grpc.aio.insecure_channel(started.core.grpc_url) as network,
     ):
-        yield Running(started, rest, network, spans)
+        logging.getLogger().addHandler(log)
+        yield Running(started, rest, network, spans, log)
 
 
 @asynccontextmanager

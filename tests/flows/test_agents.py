@@ -3,10 +3,13 @@
 import asyncio
 from typing import Any
 
+import grpc
 import pytest
+from twinspan.v1 import chat_pb2, content_pb2
+from twinspan.v1.chat_pb2_grpc import ChatServiceStub
 
 from tests.flows.running import TOKEN, Running, configuration, running
-from tests.flows.upstream import Upstream, says, whole
+from tests.flows.upstream import Upstream, hangs, says, whole
 
 LISTEN = {"listen_addr": "127.0.0.1:0", "grpc_addr": "127.0.0.1:0", "log_level": "warning"}
 BUSY = whole({"error": {"message": "Slow down.", "type": "rate_limit_error"}}, 429)
@@ -130,7 +133,9 @@ async def test_a_model_is_found_by_its_name_and_by_its_providers(
 
 async def test_the_catalogue_lists_agents_first_and_what_the_key_may_use(upstream: Upstream, second: Upstream) -> None:
     sections = Two(upstream, second).sections
-    sections["api_keys"] = [{"name": "narrow", "token": "ts-the-narrow-key-of-tests", "roles": ["user"], "allowed_agents": ["smart"]}]
+    sections["api_keys"] = [
+        {"name": "narrow", "token": "ts-the-narrow-key-of-tests", "roles": ["user"], "allowed_agents": ["smart"]}
+    ]
     async with running(sections) as twinspan:
         listed = (await twinspan.rest.get("/v1/models")).json()
         assert [(model["id"], model["owned_by"]) for model in listed["data"]] == [
@@ -169,15 +174,9 @@ async def test_keys_reach_what_their_roles_say(upstream: Upstream) -> None:
 
 
 async def test_the_callers_deadline_is_shared_by_all_attempts(upstream: Upstream, second: Upstream) -> None:
-    from tests.flows.upstream import hangs
-
     upstream.plays(hangs())
     second.plays(hangs())
     async with running(Two(upstream, second).sections) as twinspan:
-        import grpc
-        from twinspan.v1 import chat_pb2, content_pb2
-        from twinspan.v1.chat_pb2_grpc import ChatServiceStub
-
         chat = chat_pb2.ChatRequest(model="smart", messages=[content_pb2.Message(role=content_pb2.ROLE_USER, text="Hello")])
         call = ChatServiceStub(twinspan.network).Complete(
             chat_pb2.CompleteRequest(chat=chat), metadata=twinspan.metadata, timeout=0.3

@@ -1,8 +1,7 @@
-"""What a client may do wrong, and the one clear answer to each: a status of the error matrix, one shape, nothing leaked or logged."""
+"""What a client may do wrong, and the one clear answer to each: a status of the matrix, one shape, nothing leaked or logged."""
 
 import asyncio
 import json
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,12 +70,12 @@ async def assert_refused(response: Any, mistake: Mistake) -> None:
 
 @pytest.mark.parametrize("mistake", BODIES, ids=lambda mistake: mistake.name)
 async def test_a_body_that_cannot_be_served_is_told_where_it_is_wrong(
-    twinspan: Running, upstream: Upstream, mistake: Mistake, caplog: pytest.LogCaptureFixture
+    twinspan: Running, upstream: Upstream, mistake: Mistake
 ) -> None:
     content = mistake.body if isinstance(mistake.body, bytes) else json.dumps(mistake.body).encode()
     await assert_refused(await twinspan.rest.post(CHAT, content=content), mistake)
     assert upstream.requests == []
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert twinspan.complaints() == []
 
 
 async def test_a_body_over_the_limit_is_refused_with_the_limit(upstream: Upstream) -> None:
@@ -155,25 +154,21 @@ async def test_a_route_that_is_not_there_is_an_error_in_json(
     ],
     ids=["TLS", "a header without a colon", "a version", "a null", "a negative length", "two lengths", "a header of 70 KB"],
 )
-async def test_what_is_no_http_gets_400_in_json_and_the_connection_is_closed(
-    twinspan: Running, garbage: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_what_is_no_http_gets_400_in_json_and_the_connection_is_closed(twinspan: Running, garbage: bytes) -> None:
     answer = await exchange(twinspan, garbage, ends=False)
     head, _, content = answer.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 400")
+    assert b" 400 " in head.partition(b"\r\n")[0]
     assert json.loads(content)["error_kind"] == "invalid_request"
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert twinspan.complaints() == []
 
 
-async def test_a_body_cut_short_leaves_nothing_behind(
-    twinspan: Running, upstream: Upstream, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_body_cut_short_leaves_nothing_behind(twinspan: Running, upstream: Upstream) -> None:
     before = len(asyncio.all_tasks())
     head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 500\r\n\r\n"
     await exchange(twinspan, head.encode() + b'{"model": "m')
     await twinspan.spans.trees()
     assert upstream.requests == []
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert twinspan.complaints() == []
     assert len(asyncio.all_tasks()) <= before
 
 

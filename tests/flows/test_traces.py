@@ -5,7 +5,7 @@ from typing import Any
 from twinspan.v1 import chat_pb2, content_pb2
 from twinspan.v1.chat_pb2_grpc import ChatServiceStub
 
-from tests.flows.running import Running
+from tests.flows.running import Running, configuration, running
 from tests.flows.upstream import MODEL, Upstream, says, whole
 from tests.gateway.telemetry.trees import Node
 
@@ -128,8 +128,6 @@ async def test_the_clients_trace_goes_on_through_the_gateway_to_the_provider(twi
 
 
 async def test_a_failed_attempt_and_its_retry_are_spans_of_their_own(upstream: Upstream) -> None:
-    from tests.flows.running import configuration, running
-
     upstream.plays(whole({"error": {"message": "Slow down."}}, 429, Retry_After="0"), says("At last."))
     agents = {"smart": {"models": [MODEL], "max_retries": 1}}
     async with running(configuration(upstream.base_url, agents=agents)) as twinspan:

@@ -26,7 +26,7 @@ class Request:
     """Set once the connection of this request is closed while its answer is under way."""
 
 
-Script: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Script: TypeAlias = Callable[[web.BaseRequest, Request], Awaitable[web.StreamResponse]]
 
 
 class Upstream:
@@ -69,13 +69,9 @@ class Upstream:
             self.requests.append(request)
             self._arrived.notify_all()
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
-        http["body"] = request.body
         try:
-            return await script(http)
-        except asyncio.CancelledError:
-            request.gone.set()
-            raise
-        except ConnectionError:
+            return await script(http, request)
+        except (asyncio.CancelledError, ConnectionError):
             request.gone.set()
             raise
 
@@ -83,7 +79,7 @@ class Upstream:
 def whole(answer: Mapping[str, Any], status: int = 200, **headers: str) -> Script:
     """Answers with a JSON object."""
 
-    async def script(_http: web.BaseRequest) -> web.StreamResponse:
+    async def script(_http: web.BaseRequest, _request: Request) -> web.StreamResponse:
         return web.json_response(answer, status=status, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
     return script
@@ -92,26 +88,26 @@ def whole(answer: Mapping[str, Any], status: int = 200, **headers: str) -> Scrip
 def text(body: str, status: int = 200, content_type: str = "text/html", **headers: str) -> Script:
     """Answers with a text."""
 
-    async def script(_http: web.BaseRequest) -> web.StreamResponse:
+    async def script(_http: web.BaseRequest, _request: Request) -> web.StreamResponse:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return web.Response(text=body, status=status, content_type=content_type, headers=named)
 
     return script
 
 
-def streams(*events: Mapping[str, Any] | str | asyncio.Event | BaseException) -> Script:
-    """Answers with server-sent events, a `data` line each; an `asyncio.Event` is waited for, and an exception breaks off there."""
+def streams(*events: Mapping[str, Any] | str | asyncio.Event | ConnectionError) -> Script:
+    """Answers with server-sent events, a `data` line each; an `asyncio.Event` is waited for, and an error breaks off there."""
 
-    async def script(http: web.BaseRequest) -> web.StreamResponse:
+    async def script(http: web.BaseRequest, _request: Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(http)
         for event in events:
             if isinstance(event, asyncio.Event):
                 await event.wait()
-            elif isinstance(event, BaseException):
+            elif isinstance(event, ConnectionError):
                 assert http.transport is not None
                 http.transport.abort()
-                raise event
+                await asyncio.Event().wait()  # until the server notices
             else:
                 payload = event if isinstance(event, str) else json.dumps(event, ensure_ascii=False)
                 await response.write(f"data: {payload}\n\n".encode())
@@ -123,7 +119,7 @@ def streams(*events: Mapping[str, Any] | str | asyncio.Event | BaseException) ->
 def hangs() -> Script:
     """Never answers."""
 
-    async def script(_http: web.BaseRequest) -> web.StreamResponse:
+    async def script(_http: web.BaseRequest, _request: Request) -> web.StreamResponse:
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -133,21 +129,23 @@ def hangs() -> Script:
 def says(*pieces: str, usage: Mapping[str, Any] = USAGE) -> Script:
     """Answers with a text, whole or streamed in these pieces, as a provider does that is asked for either."""
 
-    async def script(http: web.BaseRequest) -> web.StreamResponse:
-        body = http["body"]
+    async def script(http: web.BaseRequest, request: Request) -> web.StreamResponse:
+        body = request.body
         if not body.get("stream"):
-            return await whole(completion({"role": "assistant", "content": "".join(pieces)}, usage=usage))(http)
+            return await whole(completion({"role": "assistant", "content": "".join(pieces)}, usage=usage))(http, request)
         events: list[Mapping[str, Any] | str] = [chunk({"role": "assistant", "content": ""})]
         events += [chunk({"content": piece}) for piece in pieces]
         events.append(chunk({}, finish_reason="stop"))
         if (body.get("stream_options") or {}).get("include_usage"):
             events.append(chunk(usage=usage))
-        return await streams(*events, "[DONE]")(http)
+        return await streams(*events, "[DONE]")(http, request)
 
     return script
 
 
-def completion(message: Mapping[str, Any], finish_reason: str = "stop", usage: Mapping[str, Any] = USAGE, **fields: Any) -> dict[str, Any]:
+def completion(
+    message: Mapping[str, Any], finish_reason: str = "stop", usage: Mapping[str, Any] = USAGE, **fields: Any
+) -> dict[str, Any]:
     """Returns a whole answer of one choice."""
     return {
         "id": "chatcmpl-1",

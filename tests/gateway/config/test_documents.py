@@ -16,7 +16,9 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
-COMMENTS = st.sampled_from(["", " ", "\n", "// a comment\n", "//\n", "/* a comment */", "/**/", '/* "quoted" // */', '// "quoted" /*\n'])
+COMMENTS = st.sampled_from(
+    ["", " ", "\n", "// a comment\n", "//\n", "/* a comment */", "/**/", '/* "quoted" // */', '// "quoted" /*\n']
+)
 
 
 @given(VALUES, st.lists(COMMENTS, min_size=1, max_size=8))

@@ -96,7 +96,7 @@ def test_files_that_editors_and_packages_leave_are_passed_over(written: Written)
         ("list.yaml", "list.yaml: must be a mapping of sections."),
         ("word.yaml", "word.yaml: must be a mapping of sections."),
         ("latin.yaml", "latin.yaml: is not UTF-8 (byte 2)."),
-        ("broken.yaml", "broken.yaml: line 1, column 12: while scanning a quoted scalar, found unexpected end of stream."),
+        ("broken.yaml", "broken.yaml: line 2, column 1: while scanning a quoted scalar, found unexpected end of stream."),
         ("broken.json", "broken.json: line 2, column 2: Expecting property name enclosed in double quotes."),
         ("a" * 300, f"{'a' * 300}: cannot be read: File name too long."),
     ],
@@ -153,7 +153,7 @@ def test_each_mistake_of_a_directory_is_named_with_its_own_file(written: Written
         "dir/config.d/2.yaml: debug.pprof_enabled: must be a valid boolean, unable to interpret input.",
         "dir/config.d/2.yaml: providers.b.base_url: " + reason,
         "dir/config.d/3.yaml: agents: must be a mapping.",
-        "dir/config.d/4.yaml: line 1, column 2: while parsing a flow node, did not find expected node content.",
+        "dir/config.d/4.yaml: line 2, column 1: while parsing a flow node, did not find expected node content.",
     ]
 
 
@@ -167,11 +167,14 @@ def test_a_map_that_is_none_in_one_file_is_a_mistake_whatever_others_say(written
 # All mistakes at once
 
 
+STRATEGIES = "'round-robin', 'fallback', 'sticky', 'weighted', 'latency', 'cost' or 'least-busy'"
+
+
 def test_mistakes_of_every_kind_are_reported_together(written: Written) -> None:
     written.write(
         twinspan_yaml="""
             server: {lisen_addr: ":1"}
-            providers: {acme: {base_url: 'https://acme.example', timeout_seconds: -1}, nowhere: {}}
+            providers: {acme: {base_url: 'https://acme.example', timeout_seconds: -1}, self-hosted: {}}
             agents:
               fast: {models: [{provider: acem}, {provider: acme}]}
               slow: {models: [m], strategy: random}
@@ -185,13 +188,12 @@ def test_mistakes_of_every_kind_are_reported_together(written: Written) -> None:
         "PORT: 'http' is not a port. Give a number of 0 to 65535.",
         "twinspan.yaml: server.lisen_addr: there is no such key. Did you mean 'listen_addr'?",
         "twinspan.yaml: providers.acme.timeout_seconds: must be greater than 0.",
-        "twinspan.yaml: agents.slow.strategy: must be 'round-robin', 'fallback', 'sticky', 'weighted', 'latency', 'cost' or "
-        "'least-busy'.",
-        "twinspan.yaml: providers.nowhere: nothing says where it is: give its base_url.",
+        f"twinspan.yaml: agents.slow.strategy: must be {STRATEGIES}.",
+        "twinspan.yaml: providers.self-hosted: nothing says where it is: give its base_url.",
         "twinspan.yaml: agents.fast.models[0].provider: there is no provider 'acem'. Did you mean 'acme'?",
         "twinspan.yaml: api_keys[1].name: 'a' is the name of api_keys[0] too.",
         "twinspan.yaml: api_keys[1].token: is the same as another key's.",
-        "twinspan.yaml: agents.told.system_prompt_file: " + f"{'gone.txt'} cannot be read: No such file or directory.",
+        "twinspan.yaml: agents.told.system_prompt_file: gone.txt cannot be read: No such file or directory.",
     ]
 
 
@@ -275,7 +277,9 @@ def test_a_credential_comes_from_the_provider_then_the_secrets_then_the_customar
     account = "{id: a, credential: of-the-account}"
     written.write(twinspan_yaml=secrets + f"providers: {{openai: {{api_key: of-the-key, accounts: [{account}]}}}}")
     assert credential(written, environment) == "of-the-key"
-    written.write(twinspan_yaml=secrets + f"providers: {{openai: {{accounts: [{{id: b, type: oauth, credential: x}}, {account}]}}}}")
+    written.write(
+        twinspan_yaml=secrets + f"providers: {{openai: {{accounts: [{{id: b, type: oauth, credential: x}}, {account}]}}}}"
+    )
     assert credential(written, environment) == "of-the-account"
     written.write(twinspan_yaml=secrets + "providers: {openai: {}}")
     assert credential(written, environment) == "of-the-secrets"
@@ -309,7 +313,9 @@ def test_a_customary_variable_that_cannot_be_sent_is_refused_without_showing_it(
 
 def test_instructions_come_from_the_configuration_or_a_file_below_it(written: Written) -> None:
     written.put("dir/prompts/grüße.txt", "Sei höflich.\n")
-    agents = "{a: {models: [m], system_prompt: Be brief.}, b: {models: [m], system_prompt_file: prompts/grüße.txt}, c: {models: [m]}}"
+    agents = (
+        "{a: {models: [m], system_prompt: Be brief.}, b: {models: [m], system_prompt_file: prompts/grüße.txt}, c: {models: [m]}}"
+    )
     written.put("dir/config.yaml", f"agents: {agents}")
     assert written.load(path="dir").system_prompts == {"a": "Be brief.", "b": "Sei höflich.", "c": ""}
 
@@ -353,10 +359,11 @@ def test_one_warning_names_every_key_without_effect(written: Written) -> None:
             mcp_servers: {tools: {url: 'https://tools.example'}}
         """
     )
-    assert written.load().warnings == (
+    [warning] = written.load().warnings
+    assert warning == (
         "This version understands these keys but does not act on them: server.workers, governance.ratelimit_max_rpm, "
         "agents.a.models[0].weight, bouncer, mcp_servers, agents.a.strategy (weighted: served as fallback), "
-        "providers.acme.accounts[1].",
+        "providers.acme.accounts[1]."
     )
 
 
