@@ -42,10 +42,10 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 async def run_serve(arguments: argparse.Namespace) -> None:
     """Runs core and bridge in this process until it is told to stop."""
     configuration = core_app.load_configuration(arguments.config)
-    async with gateway(configuration) as running:
-        print(running.greeting(), flush=True)
+    async with gateway(configuration) as running, _signals(running.core.reload) as stop:
         _settle_collector()
-        await _until_told(running.core.reload)
+        print(running.greeting(), flush=True)
+        await stop.wait()
 
 
 async def run_core(arguments: argparse.Namespace) -> None:
@@ -56,10 +56,11 @@ async def run_core(arguments: argparse.Namespace) -> None:
         export = _exporting(stack, configuration)
         registry = CollectorRegistry()
         core = await _core(stack, configuration, export, registry)
+        stop = await stack.enter_async_context(_signals(core.reload))
+        _settle_collector()
         print(f"gRPC    {core.grpc_url}\n{_token_line(core)}", end="", flush=True)
         _serve_metrics(stack, configuration, registry)
-        _settle_collector()
-        await _until_told(core.reload)
+        await stop.wait()
 
 
 async def run_bridge(arguments: argparse.Namespace) -> None:
@@ -70,9 +71,10 @@ async def run_bridge(arguments: argparse.Namespace) -> None:
         export = _exporting(stack, configuration)
         channel = await stack.enter_async_context(_remote_channel(arguments))
         bridge = await _bridge(stack, configuration, channel, export, CollectorRegistry())
-        print(f"REST    {bridge.url}/v1   (core: {arguments.core})", flush=True)
+        stop = await stack.enter_async_context(_signals(_nothing_to_reload))
         _settle_collector()
-        await _until_told(_nothing_to_reload)
+        print(f"REST    {bridge.url}/v1   (core: {arguments.core})", flush=True)
+        await stop.wait()
 
 
 class Gateway:
@@ -261,8 +263,9 @@ def _settle_collector() -> None:
     gc.set_threshold(*_COLLECTOR_THRESHOLDS)
 
 
-async def _until_told(reload: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Waits for SIGINT or SIGTERM; on SIGHUP, reloads. A second SIGINT or SIGTERM ends the process where it is."""
+@asynccontextmanager
+async def _signals(reload: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[asyncio.Event]:
+    """Gives an event that SIGINT and SIGTERM set; a second one of them ends the process where it is. SIGHUP reloads."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     reloads: set[asyncio.Task[None]] = set()
@@ -282,7 +285,7 @@ async def _until_told(reload: Callable[[], Coroutine[Any, Any, None]]) -> None:
         loop.add_signal_handler(number, on_stop)
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
     try:
-        await stop.wait()
+        yield stop
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
         for task in reloads:
