@@ -176,6 +176,7 @@ class Core:
         self._keys = self._compiled_keys(snapshot)
         self._catalogue = Catalogue([], [])
         self._state = RoutingState()
+        self._reloading = asyncio.Lock()
         self._recorder = Recorder(usage_histograms=export.wants_usage_histograms)
         self._collector = metrics.register(registry, self._recorder, VERSION)
         self._sender = Sender()
@@ -234,6 +235,10 @@ class Core:
 
         Requests under way keep the catalogue that they began with. What the core listens on does not change.
         """
+        async with self._reloading:  # one after the other, so that what was read last is what holds
+            await self._reload()
+
+    async def _reload(self) -> None:
         try:
             snapshot = await self._configuration.read()
             catalogue, keys = compile_catalogue(snapshot, self._local, _USER_AGENT), self._compiled_keys(snapshot)

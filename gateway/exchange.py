@@ -32,7 +32,6 @@ from gateway.telemetry.recorder import Call as CallCounts
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.tracing import ChatSpan, Span, Tracing
 
-
 _TIMER_SLACK_SECONDS = 0.005
 """Timers of the event loop may fire a little before their time."""
 
@@ -42,15 +41,17 @@ class Caller(Protocol):
 
     Attributes:
         trusted: Whether JSON texts in the request are known to be JSON.
-        span: The span under which the chat's own spans stand.
         counts: The caller's entry in the metrics.
         answer: What the caller learns of the answer ahead of it, by metadata key.
     """
 
     trusted: bool
-    span: Span
     counts: CallCounts
     answer: dict[str, str]
+
+    @property
+    def span(self) -> Span:
+        """The span under which the chat's own spans stand."""
 
     def require(self, model: str) -> None:
         """Raises a `GatewayError` unless the caller may use the model or agent of this name."""
@@ -282,11 +283,11 @@ def _is_out_of_time(error: GatewayError, remaining_seconds: float) -> bool:
 
 
 def out_of_time(failed: list[Failed], seconds: float) -> GatewayError:
-    """Returns the error of a request whose time ended with an attempt under way. It blames no target: others had the time before."""
+    """Returns the error of a request whose time ended with an attempt under way. No target is to blame for it."""
     last = failed[-1]
     return GatewayError(
         ErrorKind.ERROR_KIND_DEADLINE_EXCEEDED,
-        f"The request's {seconds:.3g} s were over at attempt {len(failed)}. {last.error.message} Set a longer deadline, or ask for less.",
+        f"The request's {seconds:.3g} s were over at attempt {len(failed)}. {last.error.message}",
         provider=last.target.provider.name,
         model=last.target.model,
     )

@@ -141,10 +141,11 @@ class _Health(health.aio.HealthServicer):
         self.ending = False
         self._watches: set[_Watch] = set()
 
-    async def List(self, _request: health_pb2.HealthListRequest, _context: Any) -> health_pb2.HealthListResponse:  # noqa: N802 (the service's name for it)
-        """Says how every service is. grpc's own health service has not got this method."""
-        statuses = {name: health_pb2.HealthCheckResponse(status=status) for name, status in self._server_status.items()}
-        return health_pb2.HealthListResponse(statuses=statuses)
+    async def List(self, _request: Any, _context: Any) -> Any:  # noqa: N802 (the service's name for it)
+        """Says how every service is. grpc's own health service lacks this method, and its type stubs lack all of it."""
+        known = self._server_status  # type: ignore[attr-defined]  # see above
+        statuses = {name: health_pb2.HealthCheckResponse(status=status) for name, status in known.items()}
+        return health_pb2.HealthListResponse(statuses=statuses)  # type: ignore[attr-defined]  # see above
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802 (the service's name for it)
         watch = _Watch(self, context)

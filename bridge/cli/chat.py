@@ -10,13 +10,6 @@ from bridge.cli.client import Client, GrpcClient, Outcome, RestClient, Turn
 from bridge.cli.problem import Problem
 
 
-def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what says which gateway is meant."""
-    parser.add_argument("--url", help="the bridge's address (default: $TWINSPAN_URL, else http://127.0.0.1:8080)")
-    parser.add_argument("--grpc", metavar="HOST:PORT", help="talk gRPC to a core at this address instead")
-    parser.add_argument("--token", help="the credential (default: $TWINSPAN_TOKEN)")
-
-
 def connect(arguments: argparse.Namespace) -> Client:
     """Returns a client for the gateway that the arguments name.
 

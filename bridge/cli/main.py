@@ -2,16 +2,15 @@
 
 import argparse
 import asyncio
-import json
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 import uvloop
 
-from bridge.cli import chat, demo, serve
 from bridge.cli.problem import Problem
-from gateway import app
 
 _INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended, as shells have it."""
@@ -26,9 +25,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Problem as problem:
         print(f"twinspan: {problem}", file=sys.stderr)
         return problem.exit_code
-    except app.ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
@@ -40,16 +36,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="twinspan", description="An AI gateway with two surfaces over one core: gRPC, and REST with server-sent events."
     )
-    parser.add_argument("--version", action="version", version=f"twinspan {app.VERSION}")
+    parser.add_argument("--version", action="version", version=f"twinspan {version('twinspan')}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     command = commands.add_parser("serve", help="run the core and the bridge in one process")
     _add_config(command)
-    command.set_defaults(run=_running(serve.run_serve))
+    command.set_defaults(run=_running("serve", "run_serve"))
 
     command = commands.add_parser("core", help="run the core alone: gRPC")
     _add_config(command)
-    command.set_defaults(run=_running(serve.run_core))
+    command.set_defaults(run=_running("serve", "run_core"))
 
     command = commands.add_parser("bridge", help="run the bridge alone: REST and SSE, over a core elsewhere")
     _add_config(command)
@@ -57,33 +53,33 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--core-ca", metavar="FILE", help="speak TLS to the core, and trust this PEM file")
     command.add_argument("--core-cert", metavar="FILE", help="the bridge's own certificate, for a core that asks for one")
     command.add_argument("--core-key", metavar="FILE", help="the key of that certificate")
-    command.set_defaults(run=_running(serve.run_bridge))
+    command.set_defaults(run=_running("serve", "run_bridge"))
 
     command = commands.add_parser("validate", help="report every mistake in the configuration, and serve nothing")
     _add_config(command)
-    command.set_defaults(run=_validate)
+    command.set_defaults(run=_running("configuration", "run_validate"))
 
     command = commands.add_parser("keygen", help="print a new token for an API key")
-    command.set_defaults(run=_keygen)
+    command.set_defaults(run=_running("configuration", "run_keygen"))
 
     command = commands.add_parser("chat", help="talk to a model through a running gateway")
     command.add_argument("prompt", nargs="*", help="what to ask; without it, a conversation begins")
     command.add_argument("--model", help="the model or agent (default: the first that the gateway lists)")
     command.add_argument("-q", "--quiet", action="store_true", help="show the answer alone")
-    chat.add_connection_arguments(command)
-    command.set_defaults(run=_running(chat.run_chat))
+    _add_connection(command)
+    command.set_defaults(run=_running("chat", "run_chat"))
 
     command = commands.add_parser("models", help="list what a running gateway offers")
-    chat.add_connection_arguments(command)
-    command.set_defaults(run=_running(chat.run_models))
+    _add_connection(command)
+    command.set_defaults(run=_running("chat", "run_models"))
 
     command = commands.add_parser("demo", help="show one answer over each surface, with its trace")
-    command.set_defaults(run=_running(demo.run_demo))
+    command.set_defaults(run=_running("demo", "run_demo"))
 
     command = commands.add_parser("config", help="about configuration files")
     actions = command.add_subparsers(title="actions", required=True, metavar="ACTION")
     action = actions.add_parser("schema", help="print the JSON Schema of configuration files, for editors")
-    action.set_defaults(run=_schema)
+    action.set_defaults(run=_running("configuration", "run_schema"))
     return parser
 
 
@@ -95,31 +91,19 @@ def _add_config(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _running(command: Any) -> Any:
-    """Returns a runner of an asynchronous command, on uvloop."""
+def _add_connection(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--url", help="the bridge's address (default: $TWINSPAN_URL, else http://127.0.0.1:8080)")
+    command.add_argument("--grpc", metavar="HOST:PORT", help="talk gRPC to a core at this address instead")
+    command.add_argument("--token", help="the credential (default: $TWINSPAN_TOKEN)")
+
+
+def _running(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+    """Returns a runner of a command, on uvloop. Its module is imported only then: help and mistakes are answered at once."""
 
     def run(arguments: argparse.Namespace) -> int:
+        command = getattr(import_module(f"bridge.cli.{module}"), function)
         coroutine: Coroutine[Any, Any, int | None] = command(arguments)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(coroutine) or 0
 
     return run
-
-
-def _validate(arguments: argparse.Namespace) -> int:
-    configuration = app.load_configuration(arguments.config)
-    app.validate(configuration)
-    for warning in configuration.current.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    print(f"The configuration is valid ({', '.join(map(str, configuration.current.sources)) or 'no file: defaults'}).")
-    return 0
-
-
-def _keygen(_arguments: argparse.Namespace) -> int:
-    print(app.generate_token())
-    return 0
-
-
-def _schema(_arguments: argparse.Namespace) -> int:
-    print(json.dumps(app.json_schema(), indent=2))
-    return 0

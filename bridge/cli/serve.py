@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from bridge import app as bridge_app
 from bridge.app import BridgeSettings
+from bridge.cli.configuration import explained, load
 from bridge.cli.problem import Problem
 from bridge.server import BridgeServer, ServerSettings
 from bridge.telemetry.http import HttpTelemetry
@@ -41,7 +42,7 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 async def run_serve(arguments: argparse.Namespace) -> None:
     """Runs core and bridge in this process until it is told to stop."""
-    configuration = core_app.load_configuration(arguments.config)
+    configuration = load(arguments.config)
     async with gateway(configuration) as running, _signals(running.core.reload) as stop:
         _settle_collector()
         print(running.greeting(), flush=True)
@@ -50,7 +51,7 @@ async def run_serve(arguments: argparse.Namespace) -> None:
 
 async def run_core(arguments: argparse.Namespace) -> None:
     """Runs the core in this process until it is told to stop."""
-    configuration = core_app.load_configuration(arguments.config)
+    configuration = load(arguments.config)
     core_app.configure_logging(configuration)
     async with AsyncExitStack() as stack:
         export = _exporting(stack, configuration)
@@ -65,7 +66,7 @@ async def run_core(arguments: argparse.Namespace) -> None:
 
 async def run_bridge(arguments: argparse.Namespace) -> None:
     """Runs the bridge in this process, over a core elsewhere, until it is told to stop."""
-    configuration = core_app.load_configuration(arguments.config)
+    configuration = load(arguments.config)
     core_app.configure_logging(configuration)
     async with AsyncExitStack() as stack:
         export = _exporting(stack, configuration)
@@ -156,7 +157,8 @@ async def _core(stack: AsyncExitStack, configuration: Configuration, export: Exp
     core = Core(configuration, export, registry)
     stack.push_async_callback(core.stop)
     try:
-        await core.start()
+        with explained():
+            await core.start()
     except core_app.StartError as error:
         raise Problem(str(error)) from error
     return core

@@ -1,5 +1,7 @@
 """POST /v1/chat/completions: ChatService.Complete and ChatService.Stream."""
 
+from typing import Any
+
 import grpc
 from aiohttp import web
 from twinspan.v1 import chat_pb2
@@ -60,7 +62,7 @@ class ChatRoutes:
         body.fill(rpc.chat)
         renderer = StreamRenderer(include_usage=body.include_usage)
         messages = call.stream(self._stream_rpc, rpc)
-        message = await messages.read()
+        message: Any = await messages.read()
         await call.note_metadata(messages)
         async with EventStream(call, self._keepalive_seconds) as events:
             try:

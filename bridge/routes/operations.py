@@ -1,5 +1,7 @@
 """What operators and their tools ask for: liveness, readiness and metrics."""
 
+from typing import Any
+
 import grpc
 import orjson
 from aiohttp import web
@@ -23,7 +25,7 @@ class OperationsRoutes:
             metrics: Counts of this process.
             version: The gateway's version.
         """
-        self._health = health
+        self._check: Any = health.Check  # type: ignore[attr-defined]  # its type stubs lack what is set at construction
         self._metrics = metrics
         self._version = version
 
@@ -46,7 +48,7 @@ class OperationsRoutes:
 
     async def _unreadiness(self) -> str | None:
         try:
-            answer = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=_READINESS_TIMEOUT_SECONDS)
+            answer = await self._check(health_pb2.HealthCheckRequest(), timeout=_READINESS_TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
             return f"The core cannot be reached ({error.code().name})."
         if answer.status == health_pb2.HealthCheckResponse.SERVING:

@@ -151,23 +151,31 @@ def _add_secrets(files: _Files, secrets: Secrets) -> None:
 
 
 def _override_address(files: _Files, environment: Mapping[str, str]) -> None:
-    host, port = environment.get("HOST"), environment.get("PORT")
+    """Puts in what the environment says of where to listen: HOST and PORT for REST, GRPC_PORT for gRPC."""
+    _override(files, "listen_addr", ":8080", {name: environment.get(name) for name in ("HOST", "PORT")})
+    _override(files, "grpc_addr", ":50051", {"GRPC_PORT": environment.get("GRPC_PORT")})
+
+
+def _override(files: _Files, key: str, default: str, variables: Mapping[str, str | None]) -> None:
+    given = {name: value for name, value in variables.items() if value}
     server = files.tree.get("server", {})
-    configured = server.get("listen_addr", ":8080") if isinstance(server, dict) else None
-    if not (host or port) or not isinstance(configured, str):
+    configured = server.get(key, default) if isinstance(server, dict) else None
+    if not given or not isinstance(configured, str):
         return
-    new_host, _, new_port = configured.rpartition(":")
-    if host:
-        new_host = f"[{host}]" if ":" in host and not host.startswith("[") else host
-        if not is_host(new_host):
-            files.problems.append(f"HOST: '{host}' is not a host to listen on. Give a name or an IP address, without a port.")
-            return
-    if port:
-        new_port = port
-        if not is_port(port):
-            files.problems.append(f"PORT: '{port}' is not a port. Give a number of 0 to 65535.")
-            return
-    files.tree["server"] = {**server, "listen_addr": f"{new_host}:{new_port}"}
+    host, _, port = configured.rpartition(":")
+    problems: list[str] = []
+    for name, value in given.items():
+        if name == "HOST":
+            host = f"[{value}]" if ":" in value and not value.startswith("[") else value
+            if not is_host(host):
+                problems.append(f"HOST: '{value}' is not a host to listen on. Give a name or an IP address, without a port.")
+        else:
+            port = value
+            if not is_port(port):
+                problems.append(f"{name}: '{value}' is not a port. Give a number of 0 to 65535.")
+    files.problems += problems
+    if not problems:
+        files.tree["server"] = {**server, key: f"{host}:{port}"}
 
 
 def _validated(files: _Files, origin: Origin) -> Config:

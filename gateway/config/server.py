@@ -34,7 +34,7 @@ class ServerConfig(Section):
     listen_addr: ListenAddress = ":8080"
     """Where REST is served, as `host:port`; without a host all interfaces. `HOST` and `PORT` override it."""
     grpc_addr: ListenAddress = ":50051"
-    """Where gRPC is served."""
+    """Where gRPC is served. `GRPC_PORT` overrides its port."""
     metrics_addr: OptionalListenAddress = ""
     """Where a core without a bridge serves `/metrics`; empty for nowhere."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=1024**3)] = 10 * 1024 * 1024

@@ -143,9 +143,7 @@ class LocalEngine:
                 line = await process.stdout.readline()
         except TimeoutError:
             await _end(worker)
-            raise EngineError(
-                f"It took over {self._start_timeout_seconds:g} s to load. Is the machine overloaded?"
-            ) from None
+            raise EngineError(f"It took over {self._start_timeout_seconds:g} s to load. Is the machine overloaded?") from None
         except BaseException:
             await _end(worker)
             raise

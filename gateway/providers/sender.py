@@ -24,7 +24,7 @@ from twinspan.v1.errors_pb2 import ErrorKind
 from yarl import URL
 
 from gateway.errors import GatewayError
-from gateway.providers.send_error import Phase, SendError, Upstream, broken, timed_out
+from gateway.providers.send_error import Phase, SendError, Upstream, broken, closed, timed_out
 from gateway.providers.timeouts import Timeouts, Watch
 from gateway.providers.upstream import TRANSPORT_ERRORS, UpstreamResponse
 
@@ -108,6 +108,7 @@ class Sender:
         self._ssl_context = ssl_context
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connector: TCPConnector | None = None
+        self._connecting: set[asyncio.Task[object] | None] = set()
         self._sockets_made = 0
         self._watch: Watch | None = None
         self._target = lru_cache(maxsize=256)(self._find_target)
@@ -131,13 +132,16 @@ class Sender:
         )
 
     async def close(self) -> None:
-        """Closes all connections at once. Whoever still reads an answer gets CANCELLED."""
+        """Closes all connections at once. Whoever still waits for a connection or reads an answer gets CANCELLED."""
+        connector, self._connector = self._connector, None
+        for task in tuple(self._connecting):
+            if task is not None:
+                task.cancel()
         watch, self._watch = self._watch, None
         if watch is not None:
             for response in tuple(watch):
                 response.abort()
             watch.close()
-        connector, self._connector = self._connector, None
         if connector is not None:
             await connector.close()
         self._target.cache_clear()
@@ -177,7 +181,7 @@ class Sender:
 
         repeated = False
         while True:
-            connection, pooled = await self._connect(connector, target, upstream, request.timeouts)
+            connection, pooled = await self._connect(connector, target, upstream, request.timeouts, fresh=repeated)
             sent_at = loop.time()
             response = UpstreamResponse(loop, watch, connection, upstream, request.timeouts, sent_at, total_at)
             try:
@@ -201,24 +205,36 @@ class Sender:
             return response
 
     async def _connect(
-        self, connector: TCPConnector, target: _Target, upstream: Upstream, timeouts: Timeouts
+        self, connector: TCPConnector, target: _Target, upstream: Upstream, timeouts: Timeouts, *, fresh: bool
     ) -> tuple[Connection, bool]:
-        """Returns a connection, and whether it comes from the pool, where the host may have closed it unseen."""
+        """Returns a connection, and whether it comes from the pool, where the host may have closed it unseen.
+
+        With `fresh` it does not, and the host's idle connections are closed: where one turned out to be dead, others are.
+        """
         seconds = min(timeouts.connect, timeouts.total)
-        while True:
-            made = self._sockets_made
-            try:
+        task = asyncio.current_task()
+        self._connecting.add(task)
+        try:
+            while True:
+                made = self._sockets_made
                 connection = await connector.connect(target.request, traces=[], timeout=self._connect_timeout(seconds))
-            except TimeoutError as error:
-                raise timed_out(upstream, Phase.CONNECT, seconds) from error
-            except TRANSPORT_ERRORS as error:
-                raise broken(upstream, Phase.CONNECT, error) from error
-            # Waiting for a place in a full pool can make a pooled connection look new here. Then it is not retried, which is safe.
-            pooled = made == self._sockets_made
-            if not (pooled and connection.protocol is not None and connection.protocol.should_close):
-                return connection, pooled
-            # Something came over it while it idled. Whatever it was, it must not be read as the answer to this request.
-            connection.close()
+                # Waiting for a place in a full pool can make a pooled connection look new here. Then it is not retried: no harm.
+                pooled = made == self._sockets_made
+                if not pooled or not (fresh or (connection.protocol is not None and connection.protocol.should_close)):
+                    return connection, pooled
+                # If something came over it while it idled, that must not be read as the answer to this request.
+                connection.close()
+        except TimeoutError as error:
+            raise timed_out(upstream, Phase.CONNECT, seconds) from error
+        except TRANSPORT_ERRORS as error:
+            raise broken(upstream, Phase.CONNECT, error) from error
+        except asyncio.CancelledError:
+            # `close` cancels whoever is here, once. What remains after that is the caller's own cancellation.
+            if self._connector is connector or task is None or task.uncancel():
+                raise
+            raise closed(upstream, Phase.CONNECT) from None
+        finally:
+            self._connecting.discard(task)
 
     def _make_socket(self, address: AddrInfoType) -> socket.socket:
         self._sockets_made += 1

@@ -81,13 +81,11 @@ class Watched:
         """Ends the exchange if a limit is broken, and returns when to look again: before any limit can be broken."""
         timeouts = self._timeouts
         content = self._content
-        if content is None or (content.total_bytes == 0 and not content.is_eof()):
+        if content is not None and (content.is_eof() or self._is_lost()):
+            # If all is here, that nobody has read it yet is not the provider's fault.
+            return inf
+        if content is None or content.total_bytes == 0:
             phase, due, limit = Phase.FIRST_TOKEN, self._first_at, timeouts.first_token
-        elif content.is_eof():
-            # All is here. That nobody has read it yet is not the provider's fault.
-            return inf
-        elif self._is_lost():
-            return inf
         else:
             since = now if self._waiting_since is None else self._waiting_since
             phase, due, limit = Phase.BODY, since + timeouts.idle, timeouts.idle

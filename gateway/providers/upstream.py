@@ -20,6 +20,9 @@ from gateway.providers.timeouts import LOOK_SECONDS, Timeouts, Watch, Watched
 
 _LINGER_SECONDS: Final = 1.0
 
+_MAX_INFORMATIONAL: Final = 16
+"""How many informational answers (1xx) may come before the final one."""
+
 TRANSPORT_ERRORS: Final = (ClientError, HttpProcessingError, OSError)
 """What aiohttp raises when a connection or what came over it is broken."""
 
@@ -140,11 +143,15 @@ class UpstreamResponse(Watched):
         if connection is None or connection.protocol is None:
             raise closed(self._upstream, Phase.FIRST_TOKEN)
         message, content = await connection.protocol.read()
-        while 100 <= message.code < 200 and message.code != 101:
+        informational = 0
+        while 100 <= message.code < 200 and message.code != 101 and informational < _MAX_INFORMATIONAL:
+            informational += 1
             message, content = await connection.protocol.read()
-        if message.code < 200 or message.code in {301, 302, 303, 307, 308}:
+        if message.code in {301, 302, 303, 307, 308}:
             where = _origin(message.headers.get(hdrs.LOCATION))
             raise self._misanswered(f"answered with HTTP status {message.code}{where}, which is not followed. Correct its url.")
+        if not 200 <= message.code <= 599:
+            raise self._misanswered(f"answered with HTTP status {message.code}, which is no final answer. Check its url.")
         self.status = message.code
         self.headers = message.headers
         self._content = content
@@ -244,6 +251,11 @@ class UpstreamResponse(Watched):
         if connection is None:
             return
         self._watch.discard(self)
+        transport = connection.transport
+        if transport is not None and transport.get_write_buffer_size():
+            # It answered without having read the request, the rest of which would go before the next one.
+            transport.abort()
+            connection.close()
         connection.release()
 
 

@@ -1,7 +1,7 @@
 """Strategies: in which order an agent's targets are tried."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -20,5 +20,5 @@ def round_robin(targets: Sequence[T], turn: int) -> Sequence[T]:
     return [*targets[start:], *targets[:start]]
 
 
-STRATEGIES: Mapping[str, Strategy] = {"fallback": fallback, "round-robin": round_robin}
+STRATEGIES: Mapping[str, Strategy[Any]] = {"fallback": fallback, "round-robin": round_robin}
 """The strategies by their names in the configuration."""

@@ -163,7 +163,7 @@ class Edge:
     def _guarded(self, method: str, handler: Handler) -> Handler:
         if self._policy.is_public(method):
             return handler
-        servicer = handler.unary_unary
+        servicer: Callable[..., Any] | None = handler.unary_unary
         if servicer is None:
             raise ValueError(f"{method} is neither public nor unary, which the edge does not know to guard.")
 

@@ -135,7 +135,7 @@ def _message(*, strict: bool) -> Any:
             ("content", Raw, _ABSENT),
             ("name", _Text, UNSET),
             ("tool_call_id", _Text, UNSET),
-            ("tool_calls", list[tool_call] | None | UnsetType, UNSET),
+            ("tool_calls", list[tool_call] | None | UnsetType, UNSET),  # type: ignore[valid-type]  # a type made above
             ("refusal", _Text, UNSET),
             ("reasoning_content", _Text, UNSET),
             ("function_call", call | None | UnsetType, UNSET),

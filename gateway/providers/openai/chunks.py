@@ -176,7 +176,9 @@ class ChunkReader:
         if self._id is not None and identity == (self._id, self._created, self._model, self._fingerprint, self._tier):
             return
         self._id, self._created, self._model, self._fingerprint, self._tier = identity
-        chunk.info.CopyFrom(self.info())
+        info = self.info()
+        if info is not None:
+            chunk.info.CopyFrom(info)
 
     def _read_choice(self, fields: dict[str, Any], choice: chat_pb2.ChoiceDelta, holder: str, position: int) -> None:
         index = _take(fields, "index", int)

@@ -257,6 +257,10 @@ def test_a_host_that_is_none_is_refused(written: Written, value: str) -> None:
     assert written.problems({"HOST": value}) == [f"HOST: '{value}' {reason}"]
 
 
+def test_host_and_port_may_both_be_wrong(written: Written) -> None:
+    assert [problem.partition(":")[0] for problem in written.problems({"HOST": "a b", "PORT": "x"})] == ["HOST", "PORT"]
+
+
 @pytest.mark.parametrize("server", ["{listen_addr: 8080}", "3"])
 def test_port_does_not_hide_a_mistake_in_the_file(written: Written, server: str) -> None:
     written.write(twinspan_yaml=f"server: {server}")
