@@ -98,7 +98,6 @@ class Call:
         with self._span.client(rpc.name, metadata):
             under_way = self._under_way = rpc.invoke(request, metadata=metadata)
             response = await under_way
-        self._note(await under_way.initial_metadata())
         self._note(await under_way.trailing_metadata())
         return response
 
@@ -139,7 +138,7 @@ class Call:
             self._under_way.cancel()
 
     def _note(self, metadata: Any) -> None:
-        for key, value in metadata or ():
+        for key, value in metadata:
             header = _ANSWER_METADATA.get(key)
             if header is not None:
                 self.headers[header] = value

@@ -116,7 +116,7 @@ class BridgeServer:
         try:
             return await endpoint.handler(call)
         except ConnectionError:
-            raise  # the client is gone: aiohttp ends the connection without a word
+            raise
         except Exception as error:
             failure = errors.of_exception(error)
             if failure is None:
@@ -170,6 +170,8 @@ class _Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client is gone: aiohttp ends the connection without a word
         if status >= 500:
             _log.error("The request could not be handled", exc_info=exc)
         else:

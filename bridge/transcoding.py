@@ -1,7 +1,7 @@
 """Routes of plain resources, made from the `google.api.http` annotations of the services' methods.
 
-A path's variables and the query fill the request's fields; the response is written as JSON with the field names of the proto, unless
-a dialect says otherwise. It is meant for small messages off the hot path.
+A path's variables and the query fill the request's fields; the response is written as JSON with the field names of the proto,
+unless a dialect says otherwise. It is meant for small messages off the hot path.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -77,7 +77,6 @@ class Edge:
             try:
                 self._admit(call)
                 response = await servicer(request, call)
-                await call.announce()
             except BaseException as error:  # noqa: BLE001 (every way out must settle the call; none is swallowed)
                 fault: BaseException = error
             else:

@@ -28,8 +28,9 @@ if _version_not_supported:
 class ChatServiceStub:
     """Chat with a model or an agent.
 
-    Both methods send the metadata `x-request-id`, `x-twinspan-provider`, `x-twinspan-model`, `x-twinspan-attempts` and
-    `x-twinspan-cache-status` ahead of the first message and again as trailing metadata; a failed call sends what is known by then.
+    Both methods send the trailing metadata `x-request-id`, `x-twinspan-provider`, `x-twinspan-model`, `x-twinspan-attempts` and
+    `x-twinspan-cache-status`, and `x-twinspan-cost-usd` where the cost is known; Stream sends them ahead of its first message too. A
+    failed call sends what is known by then.
     The caller's deadline bounds the whole call, all attempts together; cancelling it closes the connection to the provider.
     """
 
@@ -54,8 +55,9 @@ class ChatServiceStub:
 class ChatServiceServicer:
     """Chat with a model or an agent.
 
-    Both methods send the metadata `x-request-id`, `x-twinspan-provider`, `x-twinspan-model`, `x-twinspan-attempts` and
-    `x-twinspan-cache-status` ahead of the first message and again as trailing metadata; a failed call sends what is known by then.
+    Both methods send the trailing metadata `x-request-id`, `x-twinspan-provider`, `x-twinspan-model`, `x-twinspan-attempts` and
+    `x-twinspan-cache-status`, and `x-twinspan-cost-usd` where the cost is known; Stream sends them ahead of its first message too. A
+    failed call sends what is known by then.
     The caller's deadline bounds the whole call, all attempts together; cancelling it closes the connection to the provider.
     """
 
@@ -98,8 +100,9 @@ def add_ChatServiceServicer_to_server(servicer, server):
 class ChatService:
     """Chat with a model or an agent.
 
-    Both methods send the metadata `x-request-id`, `x-twinspan-provider`, `x-twinspan-model`, `x-twinspan-attempts` and
-    `x-twinspan-cache-status` ahead of the first message and again as trailing metadata; a failed call sends what is known by then.
+    Both methods send the trailing metadata `x-request-id`, `x-twinspan-provider`, `x-twinspan-model`, `x-twinspan-attempts` and
+    `x-twinspan-cache-status`, and `x-twinspan-cost-usd` where the cost is known; Stream sends them ahead of its first message too. A
+    failed call sends what is known by then.
     The caller's deadline bounds the whole call, all attempts together; cancelling it closes the connection to the provider.
     """
 

@@ -29,8 +29,9 @@ GRPC_VERSION: str
 class ChatServiceStub:
     """Chat with a model or an agent.
 
-    Both methods send the metadata `x-request-id`, `x-twinspan-provider`, `x-twinspan-model`, `x-twinspan-attempts` and
-    `x-twinspan-cache-status` ahead of the first message and again as trailing metadata; a failed call sends what is known by then.
+    Both methods send the trailing metadata `x-request-id`, `x-twinspan-provider`, `x-twinspan-model`, `x-twinspan-attempts` and
+    `x-twinspan-cache-status`, and `x-twinspan-cost-usd` where the cost is known; Stream sends them ahead of its first message too. A
+    failed call sends what is known by then.
     The caller's deadline bounds the whole call, all attempts together; cancelling it closes the connection to the provider.
     """
 
@@ -49,8 +50,9 @@ class ChatServiceStub:
 class ChatServiceAsyncStub(ChatServiceStub):
     """Chat with a model or an agent.
 
-    Both methods send the metadata `x-request-id`, `x-twinspan-provider`, `x-twinspan-model`, `x-twinspan-attempts` and
-    `x-twinspan-cache-status` ahead of the first message and again as trailing metadata; a failed call sends what is known by then.
+    Both methods send the trailing metadata `x-request-id`, `x-twinspan-provider`, `x-twinspan-model`, `x-twinspan-attempts` and
+    `x-twinspan-cache-status`, and `x-twinspan-cost-usd` where the cost is known; Stream sends them ahead of its first message too. A
+    failed call sends what is known by then.
     The caller's deadline bounds the whole call, all attempts together; cancelling it closes the connection to the provider.
     """
 
@@ -65,8 +67,9 @@ class ChatServiceAsyncStub(ChatServiceStub):
 class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
     """Chat with a model or an agent.
 
-    Both methods send the metadata `x-request-id`, `x-twinspan-provider`, `x-twinspan-model`, `x-twinspan-attempts` and
-    `x-twinspan-cache-status` ahead of the first message and again as trailing metadata; a failed call sends what is known by then.
+    Both methods send the trailing metadata `x-request-id`, `x-twinspan-provider`, `x-twinspan-model`, `x-twinspan-attempts` and
+    `x-twinspan-cache-status`, and `x-twinspan-cost-usd` where the cost is known; Stream sends them ahead of its first message too. A
+    failed call sends what is known by then.
     The caller's deadline bounds the whole call, all attempts together; cancelling it closes the connection to the provider.
     """
 

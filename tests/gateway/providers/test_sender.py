@@ -1,11 +1,15 @@
 """What is sent, over which connection, and what becomes of a request that gets no answer."""
 
 import asyncio
+import os
 import socket
 import ssl
+import subprocess
+import sys
 import traceback
 from collections.abc import Awaitable
 from contextlib import closing
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -44,6 +48,13 @@ PROVIDER = ErrorKind.ERROR_KIND_PROVIDER_ERROR
 async def unary(sender: Sender, request: OutboundRequest) -> bytes:
     with closing(await sender.send(request)) as response:
         return await response.read(1 << 25)
+
+
+async def turn_over(sender: Sender) -> None:
+    """Makes a request elsewhere, during which the loop sees what has come over all other connections."""
+    async with Wire() as other:
+        other.plays((whole(b"other"),))
+        assert await unary(sender, outbound(other.url)) == b"other"
 
 
 async def failure(awaitable: Awaitable[object]) -> SendError:
@@ -288,6 +299,11 @@ ANSWERLESS: dict[str, tuple[Script, ErrorKind.ValueType, str]] = {
     "endless headers": ((b"HTTP/1.1 200 OK\r\n" + b"X: " + b"x" * 100_000,), NETWORK, "not HTTP"),
     "too many headers": ((b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 1000 + b"\r\n",), NETWORK, "not HTTP"),
     "unknown coding": ((head(content_length=3, content_encoding="br"),), PROVIDER, "neither gzip nor deflate"),
+    "more than its length": ((head(content_length=3) + b"abcdef",), NETWORK, "not HTTP"),
+    "a bad chunk at once": ((CHUNKED + chunk(b"12345") + b"zz\r\n",), NETWORK, "not HTTP"),
+    "a length and chunks": ((head(content_length=3, transfer_encoding="chunked") + chunk(b"abc") + END,), NETWORK, "not HTTP"),
+    "another protocol's status": ((head("999 Denied", content_length=0),), PROVIDER, "HTTP status 999, which is no final answer"),
+    "informational answers only": ((head("103 Early Hints") * 1000,), PROVIDER, "HTTP status 103, which is no final answer"),
     "no final answer": ((head("100 Continue"), CLOSE), NETWORK, "closed the connection without an answer"),
 }
 
@@ -352,7 +368,7 @@ async def test_a_silent_provider_times_out_before_the_first_token(wire: Wire, se
 
 @on_both_loops
 async def test_the_total_bounds_the_wait_for_an_answer_too(wire: Wire, sender: Sender) -> None:
-    error = await failure(sender.send(outbound(wire.url, timeouts=Timeouts(60, 60, 60, 0.05))))
+    error = await failure(sender.send(outbound(wire.url, timeouts=Timeouts(60, 60, 60, 0.5))))
 
     assert (error.kind, error.phase) == (TIMEOUT, Phase.TOTAL)
     await soon(wire.peers[0].gone.wait())
@@ -420,6 +436,37 @@ async def test_closing_the_sender_ends_what_still_waits(wire: Wire, sender: Send
 
 
 @on_both_loops
+async def test_closing_the_sender_ends_what_still_connects(wire: Wire, sender: Sender) -> None:
+    wire.plays((CHUNKED,))
+    narrow = Sender(max_connections=1)
+    await narrow.start()
+    await narrow.send(outbound(wire.url))
+    waiting = asyncio.create_task(narrow.send(outbound(wire.url)))
+    connecting = asyncio.create_task(sender.send(outbound(wire.url.replace("http:", "https:"))))
+    await wire.connections(2)
+
+    await narrow.close()
+    await sender.close()
+
+    for task in (waiting, connecting):
+        error = await failure(task)
+        assert (error.kind, error.phase) == (ErrorKind.ERROR_KIND_CANCELLED, Phase.CONNECT)
+    await soon(wire.peers[1].gone.wait())
+
+
+@on_both_loops
+async def test_a_cancellation_stays_one_when_the_sender_closes_too(wire: Wire, sender: Sender) -> None:
+    connecting = asyncio.create_task(sender.send(outbound(wire.url.replace("http:", "https:"))))
+    await wire.connections(1)
+
+    connecting.cancel()
+    await sender.close()
+
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+
+
+@on_both_loops
 async def test_a_sender_that_is_not_started_says_so(wire: Wire, sender: Sender) -> None:
     with pytest.raises(RuntimeError, match="not started"):
         await Sender().send(outbound(wire.url))
@@ -439,6 +486,46 @@ async def test_a_pooled_connection_that_was_closed_is_replaced_once_without_bein
     assert await unary(sender, outbound(wire.url)) == b"two"
 
     assert [len(peer.heads) for peer in wire.peers] == [2, 1]
+
+
+@on_both_loops
+async def test_a_request_is_repeated_over_a_new_connection_where_all_pooled_ones_were_closed(wire: Wire, sender: Sender) -> None:
+    go = asyncio.Event()
+    wire.plays((go, whole(b"one")))
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(unary(sender, outbound(wire.url)))
+        await wire.requests(3)
+        go.set()
+    # A provider that was restarted: whatever its idle connections are asked, they only end.
+    wire.plays(*[()] * 3, (CLOSE,), (whole(b"two"),))
+
+    assert await unary(sender, outbound(wire.url)) == b"two"
+
+    assert [len(peer.heads) for peer in wire.peers] == [2, 1, 1, 1]
+    for peer in wire.peers[:3]:
+        await soon(peer.gone.wait())
+
+
+@on_both_loops
+async def test_a_pooled_connection_whose_end_was_seen_is_not_tried(wire: Wire, sender: Sender) -> None:
+    wire.plays((whole(b"one"), CLOSE), (whole(b"two"),))
+
+    assert await unary(sender, outbound(wire.url)) == b"one"
+    await soon(wire.peers[0].gone.wait())
+    await turn_over(sender)
+    assert await unary(sender, outbound(wire.url, repeatable=False)) == b"two"
+
+    assert [len(peer.heads) for peer in wire.peers] == [1, 1]
+
+
+@on_both_loops
+async def test_a_connection_that_idles_too_long_is_closed(wire: Wire, sender: Sender) -> None:
+    wire.plays((whole(b"one"),))
+
+    async with Sender(keepalive_seconds=0.05) as impatient:
+        assert await unary(impatient, outbound(wire.url)) == b"one"
+        await soon(wire.peers[0].gone.wait())
 
 
 @on_both_loops
@@ -492,7 +579,7 @@ async def test_a_repeated_request_keeps_its_total(wire: Wire, sender: Sender) ->
     wire.plays((whole(b"one"),), (CLOSE,), ())
     await unary(sender, outbound(wire.url))
 
-    error = await failure(sender.send(outbound(wire.url, timeouts=Timeouts(60, 60, 60, 0.05))))
+    error = await failure(sender.send(outbound(wire.url, timeouts=Timeouts(60, 60, 60, 0.5))))
 
     assert (error.kind, error.phase, error.repeated) == (TIMEOUT, Phase.TOTAL, True)
 
@@ -505,13 +592,17 @@ async def test_what_comes_over_an_idle_connection_is_not_the_next_answer(wire: W
 
     late.set()
     await wire.peers[0].writer.drain()
-    # A request of its own gives the loop the turn in which the unasked answer arrives.
-    async with Wire() as other:
-        other.plays((whole(b"other"),))
-        assert await unary(sender, outbound(other.url)) == b"other"
+    await turn_over(sender)
     response = await sender.send(outbound(wire.url))
 
     assert (response.status, await response.read(1024)) == (200, b"two")
+
+
+@on_both_loops
+async def test_what_comes_behind_an_answer_is_not_the_next_one(wire: Wire, sender: Sender) -> None:
+    wire.plays((whole(b"one") + whole(b"poison"),), (whole(b"two"),))
+
+    assert [await unary(sender, outbound(wire.url)) for _ in range(2)] == [b"one", b"two"]
 
 
 # TLS
@@ -567,6 +658,54 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(wire: Wire, send
 
     assert (error.kind, error.phase) == (NETWORK, Phase.CONNECT)
     assert "certificate that cannot be trusted" in error.message
+
+
+@on_both_loops
+async def test_a_certificate_for_another_host_is_refused(
+    wire: Wire, sender: Sender, authority: trustme.CA, client_tls: ssl.SSLContext
+) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # the server's own complaint that the handshake failed
+    other = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("other.example").configure_cert(other)
+    async with Wire(other) as secure, Sender(ssl_context=client_tls) as trusting:
+        error = await failure(trusting.send(outbound(secure.url)))
+
+    assert (error.kind, error.phase) == (NETWORK, Phase.CONNECT)
+    assert "certificate that cannot be trusted" in error.message
+
+
+BY_THE_SYSTEM = """
+import asyncio, ssl, sys
+from tests.gateway.providers.test_sender import unary
+from tests.gateway.providers.wire import Sender, Wire, outbound, whole
+
+async def main():
+    server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_tls.load_cert_chain(sys.argv[1])
+    async with Wire(server_tls) as secure, Sender() as sender:
+        secure.plays((whole(b"trusted"),))
+        print((await unary(sender, outbound(secure.url))).decode())
+
+asyncio.run(main())
+"""
+
+
+def test_the_authorities_that_the_system_trusts_are_trusted(authority: trustme.CA, tmp_path: Path) -> None:
+    authority.cert_pem.write_to_path(tmp_path / "system.pem")
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    # OpenSSL takes the variable for the place of the system's authorities. It is read when a process loads them.
+    environment = {**os.environ, "SSL_CERT_FILE": str(tmp_path / "system.pem"), "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    ran = subprocess.run(
+        [sys.executable, "-c", BY_THE_SYSTEM, tmp_path / "server.pem"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert (ran.stdout, ran.stderr) == ("trusted\n", "")
 
 
 @on_both_loops

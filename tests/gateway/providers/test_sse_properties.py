@@ -2,7 +2,7 @@
 
 import re
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twinspan.v1.errors_pb2 import ErrorKind
 
@@ -10,6 +10,9 @@ from gateway.errors import GatewayError
 from gateway.providers.sse import SSEDecoder
 
 LIMIT = 64
+UNTIMED = settings(deadline=None)
+"""How long one example takes is up to what else the machine does."""
+
 LINE_ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 
 
@@ -46,10 +49,13 @@ def streams(draw: st.DrawFn) -> bytes:
     return bom + b"".join(parts) + draw(st.one_of(st.just(b""), lines()))
 
 
+TEXTS = st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\r\n"), min_size=1, max_size=12)
+
+
 @st.composite
 def plain_streams(draw: st.DrawFn) -> bytes:
     """What nearly every provider sends."""
-    payloads = draw(st.lists(st.text(alphabet=st.characters(exclude_characters="\r\n"), min_size=1, max_size=12), max_size=8))
+    payloads = draw(st.lists(TEXTS, max_size=8))
     return b"".join(b"data: " + payload.encode() + b"\n\n" for payload in payloads)
 
 
@@ -67,6 +73,7 @@ def decode(pieces: list[bytes], limit: int = 1 << 20) -> list[bytes]:
     return payloads + decoder.finish()
 
 
+@UNTIMED
 @given(cut(st.one_of(streams(), plain_streams())))
 @example((b"data: 1\r\n\r\ndata: 2\r\n\r\n", [b"data: 1\r", b"\n\r", b"\ndata: 2\r\n", b"\r\n"]))
 @example((b"data: 1\n\n\ndata: 2\n\n", [b"data: 1\n\n", b"\ndata: 2\n\n"]))
@@ -76,6 +83,7 @@ def test_the_payloads_are_those_of_the_reference_wherever_the_stream_is_cut(case
     assert decode(pieces) == reference(stream)
 
 
+@UNTIMED
 @given(cut(plain_streams()))
 def test_pieces_of_whole_events_and_pieces_cut_anywhere_give_the_same(case: tuple[bytes, list[bytes]]) -> None:
     stream, pieces = case
@@ -84,6 +92,7 @@ def test_pieces_of_whole_events_and_pieces_cut_anywhere_give_the_same(case: tupl
     assert decode(events) == decode([stream]) == decode(pieces) == reference(stream)
 
 
+@UNTIMED
 @given(cut(st.binary(max_size=300)))
 def test_any_bytes_give_payloads_or_the_one_documented_error(case: tuple[bytes, list[bytes]]) -> None:
     stream, pieces = case
@@ -96,6 +105,7 @@ def test_any_bytes_give_payloads_or_the_one_documented_error(case: tuple[bytes, 
         assert payloads == reference(stream)
 
 
+@UNTIMED
 @given(streams().filter(lambda stream: len(stream) <= LIMIT), st.integers(1, 7))
 def test_a_stream_within_the_limit_never_breaks_it(stream: bytes, size: int) -> None:
     assert decode([stream[start : start + size] for start in range(0, len(stream), size)], LIMIT) == reference(stream)

@@ -14,6 +14,7 @@ from gateway.providers.sender import Phase, Sender, SendError, Timeouts, Upstrea
 from tests.gateway.providers.wire import (
     CHUNKED,
     CLOSE,
+    DEAF,
     END,
     RESET,
     Script,
@@ -57,6 +58,13 @@ async def settled(sender: Sender) -> None:
     """Waits until nothing is under way any more."""
     while sender.open_responses:  # noqa: ASYNC110 - the sender has no event for this, and needs none
         await asyncio.sleep(0)
+
+
+async def turn_over(sender: Sender) -> None:
+    """Makes a request elsewhere, during which the loop sees what has come over all other connections."""
+    async with Wire() as other:
+        other.plays((whole(b"other"),))
+        await (await sender.send(outbound(other.url))).read(MIB)
 
 
 # Reading
@@ -167,21 +175,23 @@ def raw_deflate(data: bytes) -> bytes:
 
 
 TEXT = b"data: hello\n\n" * 1000
+GZIPPED = head(content_encoding="gzip", transfer_encoding="chunked")
 
 
-@pytest.mark.parametrize(
-    ("coding", "packed"),
-    [
-        ("gzip", gzip.compress(TEXT)),
-        ("X-GZip", gzip.compress(TEXT)),
-        ("gzip", gzip.compress(TEXT[:5000]) + gzip.compress(TEXT[5000:])),
-        ("deflate", zlib.compress(TEXT)),
-        ("deflate", raw_deflate(TEXT)),
-        ("identity", TEXT),
-    ],
-)
+PACKED: dict[str, tuple[str, bytes]] = {
+    "gzip": ("gzip", gzip.compress(TEXT)),
+    "an older name of gzip": ("X-GZip", gzip.compress(TEXT)),
+    "two members": ("gzip", gzip.compress(TEXT[:5000]) + gzip.compress(TEXT[5000:])),
+    "deflate": ("deflate", zlib.compress(TEXT)),
+    "deflate without its frame": ("deflate", raw_deflate(TEXT)),
+    "identity": ("identity", TEXT),
+}
+
+
+@pytest.mark.parametrize("case", PACKED)
 @on_both_loops
-async def test_a_compressed_answer_is_unpacked_whole_and_in_pieces(wire: Wire, sender: Sender, coding: str, packed: bytes) -> None:
+async def test_a_compressed_answer_is_unpacked_whole_and_in_pieces(wire: Wire, sender: Sender, case: str) -> None:
+    coding, packed = PACKED[case]
     wire.plays((whole(packed, content_encoding=coding),), (head(content_encoding=coding, transfer_encoding="chunked"),))
 
     assert await (await sender.send(outbound(wire.url))).read(MIB) == TEXT
@@ -194,19 +204,18 @@ async def test_a_compressed_answer_is_unpacked_whole_and_in_pieces(wire: Wire, s
     assert len(wire.peers) == 1
 
 
-@pytest.mark.parametrize(
-    ("packed", "words"),
-    [
-        (gzip.compress(TEXT)[:-1], "broke off its compressed answer"),
-        (gzip.compress(TEXT)[:5], "broke off its compressed answer"),
-        (gzip.compress(TEXT)[:-5] + b"\0\0\0\0\0", "damaged"),
-        (b"this is no gzip", "damaged"),
-    ],
-)
+DAMAGED: dict[str, tuple[bytes, str]] = {
+    "all but the last byte": (gzip.compress(TEXT)[:-1], "broke off its compressed answer"),
+    "half a header": (gzip.compress(TEXT)[:5], "broke off its compressed answer"),
+    "a wrong checksum": (gzip.compress(TEXT)[:-5] + b"\0\0\0\0\0", "damaged"),
+    "no gzip": (b"this is no gzip", "damaged"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
 @on_both_loops
-async def test_a_compressed_answer_that_is_cut_or_damaged_is_the_providers_error(
-    wire: Wire, sender: Sender, packed: bytes, words: str
-) -> None:
+async def test_a_compressed_answer_that_is_cut_or_damaged_is_the_providers_error(wire: Wire, sender: Sender, case: str) -> None:
+    packed, words = DAMAGED[case]
     wire.plays((whole(packed, content_encoding="gzip"),))
 
     _, error = await failure(await sender.send(outbound(wire.url)))
@@ -219,7 +228,7 @@ async def test_a_compressed_answer_that_is_cut_or_damaged_is_the_providers_error
 async def test_an_event_is_unpacked_when_it_comes_and_not_when_the_answer_ends(wire: Wire, sender: Sender) -> None:
     packer = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
     first = packer.compress(b"data: 1\n\n") + packer.flush(zlib.Z_SYNC_FLUSH)
-    wire.plays((head(content_encoding="gzip", transfer_encoding="chunked") + chunk(first),))
+    wire.plays((GZIPPED + chunk(first),))
 
     with closing(await sender.send(outbound(wire.url))) as response:
         assert await response.next_piece() == b"data: 1\n\n"
@@ -246,6 +255,7 @@ BROKEN: dict[str, tuple[Script, bytes]] = {
     "without its last chunk": ((CHUNKED + chunk(b"12345"), CLOSE), b"12345"),
     "within a chunk": ((CHUNKED + b"a\r\n12345", CLOSE), b"12345"),
     "after the headers": ((CHUNKED, CLOSE), b""),
+    "within a chunk, compressed": ((GZIPPED + b"%x\r\n" % 1000 + gzip.compress(TEXT)[:5], CLOSE), b""),
 }
 
 
@@ -265,15 +275,26 @@ async def test_a_broken_answer_gives_what_had_come_and_then_an_error(wire: Wire,
     await soon(wire.peers[0].gone.wait())
 
 
-@pytest.mark.parametrize("end", [RESET, b"zz\r\n", b"5\r\nabcdefgh\r\n"])
+FLOODS: dict[str, bytes] = {
+    "trailers": b"0\r\n" + b"T: x\r\n" * 5000,
+    "a trailer": b"0\r\nT: " + b"x" * 100_000,
+}
+ENDS: dict[str, bytes | Step] = {
+    "a reset": RESET,
+    "a chunk without a length": b"zz\r\n",
+    "a chunk over its length": b"5\r\nabcdefgh\r\n",
+}
+
+
+@pytest.mark.parametrize("case", [*ENDS, *FLOODS])
 @on_both_loops
-async def test_a_reset_or_a_chunk_that_is_none_in_mid_answer_is_an_error(
-    wire: Wire, sender: Sender, end: bytes | Step, monkeypatch: pytest.MonkeyPatch
+async def test_what_is_no_chunk_in_mid_answer_is_an_error(
+    wire: Wire, sender: Sender, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timeouts_module, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(upstream_module, "LOOK_SECONDS", 0.05)
     go = asyncio.Event()
-    wire.plays((CHUNKED + chunk(b"one"), go, end))
+    wire.plays((CHUNKED + chunk(b"one"), go, (ENDS | FLOODS)[case]))
     response = await sender.send(outbound(wire.url))
     assert await response.next_piece() == b"one"
 
@@ -284,15 +305,30 @@ async def test_a_reset_or_a_chunk_that_is_none_in_mid_answer_is_an_error(
     await soon(wire.peers[0].gone.wait())
 
 
+@pytest.mark.parametrize("case", ENDS)
+@on_both_loops
+async def test_what_is_no_chunk_is_an_error_before_the_first_token_too(
+    wire: Wire, sender: Sender, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timeouts_module, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(upstream_module, "LOOK_SECONDS", 0.05)
+    go = asyncio.Event()
+    wire.plays((CHUNKED, go, ENDS[case]))
+    response = await sender.send(outbound(wire.url))
+
+    go.set()
+    _, error = await failure(response)
+
+    assert error.kind == NETWORK
+    await soon(wire.peers[0].gone.wait())
+
+
 @on_both_loops
 async def test_what_came_with_the_break_is_read_even_by_a_slow_reader(wire: Wire, sender: Sender) -> None:
     wire.plays((CHUNKED + chunk(b"one"), chunk(b"two"), CLOSE))
     response = await sender.send(outbound(wire.url))
-    # By the time the peer is gone on this loop, all that it sent and its end have been processed.
     await soon(wire.peers[0].gone.wait())
-    async with Wire() as other:
-        other.plays((whole(b"other"),))
-        await (await sender.send(outbound(other.url))).read(MIB)
+    await turn_over(sender)
 
     read, error = await failure(response)
 
@@ -305,7 +341,7 @@ async def test_what_came_with_the_break_is_read_even_by_a_slow_reader(wire: Wire
 @on_both_loops
 async def test_headers_alone_are_no_first_token(wire: Wire, sender: Sender) -> None:
     wire.plays((CHUNKED,))
-    response = await sender.send(outbound(wire.url, timeouts=Timeouts(60, 0.05, 60, 60)))
+    response = await sender.send(outbound(wire.url, timeouts=Timeouts(60, 0.5, 60, 60)))
 
     _, error = await failure(response)
 
@@ -314,23 +350,23 @@ async def test_headers_alone_are_no_first_token(wire: Wire, sender: Sender) -> N
     await soon(wire.peers[0].gone.wait())
 
 
-@pytest.mark.parametrize("first_token", [0.02, 60])
+@pytest.mark.parametrize("first_token", [0.5, 60])
 @on_both_loops
 async def test_a_stall_is_found_whether_its_limit_is_the_shorter_one_or_not(wire: Wire, sender: Sender, first_token: float) -> None:
     wire.plays((CHUNKED + chunk(b"one"),))
-    response = await sender.send(outbound(wire.url, timeouts=Timeouts(60, first_token, 0.05, 60)))
+    response = await sender.send(outbound(wire.url, timeouts=Timeouts(60, first_token, 0.6, 60)))
 
     read, error = await failure(response)
 
     assert (read, error.kind, error.phase) == (b"one", TIMEOUT, Phase.BODY)
-    assert "stalled in mid-answer for 0.05 s" in error.message
+    assert "stalled in mid-answer for 0.6 s" in error.message
     await soon(wire.peers[0].gone.wait())
 
 
 @on_both_loops
 async def test_the_total_ends_an_answer_that_keeps_coming(wire: Wire, sender: Sender) -> None:
     wire.plays((CHUNKED,))
-    response = await sender.send(outbound(wire.url, timeouts=Timeouts(60, 60, 60, 0.1)))
+    response = await sender.send(outbound(wire.url, timeouts=Timeouts(60, 60, 60, 0.5)))
 
     async def keep_coming() -> None:
         while True:
@@ -347,7 +383,7 @@ async def test_the_total_ends_an_answer_that_keeps_coming(wire: Wire, sender: Se
 @on_both_loops
 async def test_the_total_closes_the_socket_even_while_nobody_reads(wire: Wire, sender: Sender) -> None:
     wire.plays((CHUNKED + chunk(b"one"),))
-    response = await sender.send(outbound(wire.url, timeouts=Timeouts(60, 60, 60, 0.05)))
+    response = await sender.send(outbound(wire.url, timeouts=Timeouts(60, 60, 60, 0.5)))
 
     await soon(wire.peers[0].gone.wait())
 
@@ -364,15 +400,33 @@ async def test_a_slow_reader_is_no_stall(wire: Wire, sender: Sender) -> None:
 
     assert await unread.next_piece() == b"one"
     wire.peers[0].send(chunk(b"two") + END)
+    await turn_over(sender)
     assert await pieces(unread) == [b"two"]
+
+
+@on_both_loops
+async def test_a_provider_is_held_back_by_a_slow_reader(wire: Wire, sender: Sender) -> None:
+    body = bytes(64 * MIB)
+    wire.plays((whole(body),))
+    response = await sender.send(outbound(wire.url))
+    waiting = wire.peers[0].writer.transport
+
+    # The answer goes on into the buffers on its way until these are full.
+    taken, before = len(body) - waiting.get_write_buffer_size(), -1
+    while taken != before:
+        await turn_over(sender)
+        taken, before = len(body) - waiting.get_write_buffer_size(), taken
+
+    assert taken < len(body) // 2
+    assert len(await response.read(len(body))) == len(body)
 
 
 @on_both_loops
 async def test_an_answer_that_is_whole_does_not_expire(wire: Wire, sender: Sender) -> None:
     wire.plays((whole(b"one"),), ())
-    unread = await sender.send(outbound(wire.url, timeouts=Timeouts(60, 0.02, 0.02, 0.02)))
+    unread = await sender.send(outbound(wire.url, timeouts=Timeouts(60, 0.5, 0.5, 0.5)))
     with pytest.raises(SendError):
-        await sender.send(outbound(wire.url, timeouts=Timeouts(60, 0.1, 60, 60)))
+        await sender.send(outbound(wire.url, timeouts=Timeouts(60, 0.6, 60, 60)))
 
     assert await unread.read(MIB) == b"one"
 
@@ -457,13 +511,25 @@ async def test_releasing_an_answer_keeps_its_connection_once_the_end_has_come(wi
     response.release()
     response.close()
     wire.peers[0].send(END)
-    async with Wire() as other:
-        other.plays((whole(b"other"),))
-        await (await sender.send(outbound(other.url))).read(MIB)
+    await turn_over(sender)
     response = await sender.send(outbound(wire.url))
     response.close()
 
     assert len(wire.peers) == 1
+
+
+@on_both_loops
+async def test_an_answer_that_came_before_the_request_was_taken_is_read_but_its_connection_not_kept(
+    wire: Wire, sender: Sender
+) -> None:
+    wire.plays((DEAF, whole(b"too large", "413 Content Too Large"), asyncio.Event()))
+    response = await sender.send(outbound(wire.url, body=bytes(32 * MIB)))
+
+    assert (response.status, await response.read(MIB)) == (413, b"too large")
+    wire.plays((whole(b"one"),))
+    assert await (await sender.send(outbound(wire.url))).read(MIB) == b"one"
+
+    assert len(wire.peers) == 2
 
 
 @on_both_loops
