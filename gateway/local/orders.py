@@ -1,7 +1,10 @@
-"""What the gateway tells the worker of the embedded model, as one line of JSON."""
+"""What the gateway tells the worker of the embedded model, as one line of JSON on the worker's standard input.
+
+It goes that way, and not as arguments or in the environment, because it holds a key, and those can be read by others.
+"""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Self
 
 
@@ -10,9 +13,9 @@ class Orders:
     """What the worker is to do.
 
     Attributes:
-        weights: The model's file.
+        weights: The model's file, as an absolute path.
         model: The name that it answers to.
-        slots: How many requests it works on at a time. They share one context.
+        slots: How many requests it works on at a time. Each has a context of its own.
         threads: How many threads compute.
         api_key: What its callers must show.
         port: Where to listen on 127.0.0.1; 0 for a free port.
@@ -22,7 +25,7 @@ class Orders:
     model: str
     slots: int
     threads: int
-    api_key: str
+    api_key: str = field(repr=False)
     port: int = 0
 
     def to_line(self) -> bytes:

