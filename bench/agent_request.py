@@ -1,8 +1,8 @@
 """The long request of workload W3: a coding agent's hundredth turn, 200 KB of JSON.
 
-120 messages (a system prompt, the task, then tool calls and what they returned: code with its newlines, quotes and backslashes), 20 tool
-definitions with JSON schemas, and a dozen planted secrets of the kinds that agents come across. It is made from a fixed seed, so every
-run sends the same bytes, but for one number in the last message that makes successive turns differ.
+120 messages (a system prompt, the task, then tool calls and what they returned: code with its newlines, quotes and backslashes),
+20 tool definitions with JSON schemas, and a dozen planted secrets of the kinds that agents come across. It is made from a fixed
+seed, so every run sends the same bytes, but for one number in the last message that makes successive turns differ.
 """
 
 import json
@@ -16,7 +16,10 @@ _MESSAGES = 120
 _TOOLS = 20
 _VERBS = ("read", "write", "search", "list", "run", "apply", "move", "open", "fetch", "format")
 _NOUNS = ("file", "tree", "test", "patch", "symbol", "branch", "process", "page", "table", "log")
-_WORDS = "value key count item path line node state result index buffer offset token frame query record batch cache".split()
+_WORDS = (
+    *("value", "key", "count", "item", "path", "line", "node", "state", "result", "index", "buffer"),
+    *("offset", "token", "frame", "query", "record", "batch", "cache"),
+)
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -61,14 +64,21 @@ def _conversation(rng: random.Random) -> list[dict[str, Any]]:
 
 
 def _tool(rng: random.Random, number: int) -> dict[str, Any]:
-    properties = {
+    properties: dict[str, Any] = {
         f"{word}_{index}": {"type": rng.choice(("string", "integer", "boolean")), "description": _prose(rng, 90)}
         for index, word in enumerate(rng.sample(_WORDS, 6))
     }
-    properties["options"] = {"type": "object", "properties": {"depth": {"type": "number", "minimum": 0.5}}, "additionalProperties": False}
+    properties["options"] = {
+        "type": "object",
+        "properties": {"depth": {"type": "number", "minimum": 0.5}},
+        "additionalProperties": False,
+    }
     parameters = {"type": "object", "properties": properties, "required": list(properties)[:2], "additionalProperties": False}
     name = f"{_VERBS[number % 10]}_{_NOUNS[number // 2]}"
-    return {"type": "function", "function": {"name": name, "description": _prose(rng, 300), "parameters": parameters, "strict": True}}
+    return {
+        "type": "function",
+        "function": {"name": name, "description": _prose(rng, 300), "parameters": parameters, "strict": True},
+    }
 
 
 def _secrets(rng: random.Random) -> list[str]:

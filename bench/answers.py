@@ -15,7 +15,23 @@ _CREATED = 1_760_000_000
 _MODEL = "model-2026-01-01"
 _FINGERPRINT = "fp_0123456789"
 # Tokens as models make them: a word with its blank, some punctuation, and now and then what JSON must escape.
-_TOKENS = (" gate", "way", " carries", " every", " token", ",", " unread", ".\n", " It", ' "never"', " holds", " one", " back", "é", " – ")
+_TOKENS = (
+    " gate",
+    "way",
+    " carries",
+    " every",
+    " token",
+    ",",
+    " unread",
+    ".\n",
+    " It",
+    ' "never"',
+    " holds",
+    " one",
+    " back",
+    "é",
+    " \u2013 ",
+)
 END = "And that is the end of the answer."
 
 
@@ -55,7 +71,7 @@ def unary() -> bytes:
     """Returns the body of an unary answer, `ANSWER_BYTES` long."""
 
     def of(content: str) -> bytes:
-        message = {"role": "assistant", "content": content, "refusal": None, "annotations": []}
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None, "annotations": []}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
         info = {"id": _ID, "object": "chat.completion", "created": _CREATED, "model": _MODEL}
         return dump({**info, "choices": [choice], "usage": usage(90), "system_fingerprint": _FINGERPRINT})

@@ -26,7 +26,7 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
 async def _main() -> None:
     collector = Collector()
     server = grpc.aio.server()
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]  # generated so
     port = server.add_insecure_port(f"{child.HOST}:0")
     await server.start()
     child.ready(grpc_port=port)

@@ -1,7 +1,7 @@
 """One HTTP connection of the load generator: writes a request, reads the answer, checks it, tells how it went.
 
-It does as little as it can: no headers are parsed but the two that say where the answer ends, and events are counted by a search for
-`data:` over the whole answer once it is there.
+It does as little as it can: no headers are parsed but the two that say where the answer ends, and events are counted by a search
+for `data:` over the whole answer once it is there.
 """
 
 import asyncio
@@ -121,7 +121,7 @@ class Exchange(asyncio.Protocol):
         extra = answer.count(b"data:") - self._chunks
         if not _LEAST_EXTRA_EVENTS <= extra <= _MOST_EXTRA_EVENTS and self._length < 0:
             # Where a proxy cut events apart, the search did not find them.
-            answer = answers.unchunked(answer[answer.index(b"\r\n\r\n") + 4 :])
+            answer = bytes(answers.unchunked(answer[answer.index(b"\r\n\r\n") + 4 :]))
             extra = answer.count(b"data:") - self._chunks
         if not _LEAST_EXTRA_EVENTS <= extra <= _MOST_EXTRA_EVENTS:
             return f"{self._chunks + extra} events where {self._chunks + _LEAST_EXTRA_EVENTS} were sent"

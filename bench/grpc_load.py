@@ -1,7 +1,8 @@
 """The load generator for gRPC, a process of its own: calls of ChatService over one channel, each followed by the next.
 
-It stands on `grpc.aio`, as callers in Python do, and so costs about as much as the server it calls. That does not distort the server's
-CPU a call, but with one core for callers the server is not always busy, and an idle server's calls cost a little more than a busy one's.
+It stands on `grpc.aio`, as callers in Python do, and so costs about as much as the server it calls. That does not distort the
+server's CPU a call, but with one core for callers the server is not always busy, and an idle server's calls cost a little more
+than a busy one's.
 """
 
 import asyncio
@@ -60,7 +61,9 @@ class Calls:
 
     async def _complete(self) -> str | None:
         started = time.perf_counter()
-        answer = await self._stub.Complete(chat_pb2.CompleteRequest(chat=self._chat), metadata=self._metadata, timeout=_CALL_SECONDS)
+        answer = await self._stub.Complete(
+            chat_pb2.CompleteRequest(chat=self._chat), metadata=self._metadata, timeout=_CALL_SECONDS
+        )
         latency = time.perf_counter() - started
         if answer.choices[0].message.text != self._unary_text:
             return "the answer is not whole"

@@ -1,11 +1,12 @@
 """The mock upstream: an OpenAI-compatible server that costs as little as a server in Python can.
 
-A bare `asyncio.Protocol` on uvloop sends answers that were made before: no routing, no JSON, one search of the body for the model's
-name (see `behaviour`) and one for what a stream shall carry. Requests may be as long as they like, with a length or chunked, on
-connections that are kept alive; pipelining is not supported. It is no model of a provider's speed: it answers at once.
+A bare `asyncio.Protocol` on uvloop sends answers that were made before: no routing, no JSON, one search of the body for the
+model's name (see `behaviour`) and one for what a stream shall carry. Requests may be as long as they like, with a length or
+chunked, on connections that are kept alive; pipelining is not supported. It is no model of a provider's speed: it answers at
+once.
 
-Every chunk is a `write` and an HTTP chunk of its own. Where a stream does not pause, uvloop gathers the writes of one turn of its loop
-into one system call, as a provider's own writer does once its reader is the slower side.
+Every chunk is a `write` and an HTTP chunk of its own. Where a stream does not pause, uvloop gathers the writes of one turn of its
+loop into one system call, as a provider's own writer does once its reader is the slower side.
 """
 
 import argparse
@@ -19,7 +20,9 @@ from bench.pacer import Pacer
 
 _HEAD_END = b"\r\n\r\n"
 _CHUNKED_END = b"0\r\n\r\n"
-_COMMON = b"date: Thu, 09 Oct 2025 08:53:20 GMT\r\nserver: mock\r\nx-request-id: req_0123456789abcdef\r\nopenai-processing-ms: 1\r\n"
+_COMMON = (
+    b"date: Thu, 09 Oct 2025 08:53:20 GMT\r\nserver: mock\r\nx-request-id: req_0123456789abcdef\r\nopenai-processing-ms: 1\r\n"
+)
 _STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\ntransfer-encoding: chunked\r\n"
 
 
@@ -46,7 +49,12 @@ class Scripts:
         self.unary = _plain(200, answers.unary())
         listed = [{"id": UNARY, "object": "model", "created": 1_760_000_000, "owned_by": "mock"}]
         self.models = _plain(200, answers.dump({"object": "list", "data": listed}))
-        error = {"message": "The mock knows no such model.", "type": "invalid_request_error", "param": "model", "code": "model_not_found"}
+        error = {
+            "message": "The mock knows no such model.",
+            "type": "invalid_request_error",
+            "param": "model",
+            "code": "model_not_found",
+        }
         self.unknown = _plain(404, answers.dump({"error": error}))
         self._made: dict[tuple[bytes, bool], Script] = {}
         self._pacers: dict[int, Pacer] = {}
@@ -210,7 +218,7 @@ def _plain(status: int, body: bytes) -> bytes:
 
 async def _main(port: int) -> None:
     async with Mock(port) as mock:
-        # What is there now stays for good; a sweep over it in the middle of a stream would be jitter that the gateway is blamed for.
+        # What is there now stays for good; a sweep over it in mid-stream would be jitter that the gateway is blamed for.
         gc.freeze()
         child.ready(port=mock.port)
         await child.until_stopped()

@@ -85,3 +85,25 @@ def _memory(pid: int) -> Memory | None:
             return None
     rss = kilobytes.get("Rss", kilobytes.get("VmRSS", 0))
     return Memory(rss=rss * 1024, pss=kilobytes.get("Pss", rss) * 1024)
+
+
+def listener(port: int) -> int | None:
+    """Returns the process that listens on a TCP port, the first of its family; None if there is none that may be looked into."""
+    inodes = {inode for table in ("tcp", "tcp6") for inode in _listening(table, port)}
+    for entry in sorted((entry for entry in _PROC.iterdir() if entry.name.isdecimal()), key=lambda entry: int(entry.name)):
+        try:
+            held = {str(descriptor.readlink()) for descriptor in (entry / "fd").iterdir()}
+        except OSError:
+            continue
+        if any(f"socket:[{inode}]" in held for inode in inodes):
+            return int(entry.name)
+    return None
+
+
+def _listening(table: str, port: int) -> list[str]:
+    try:
+        lines = (_PROC / "net" / table).read_text().splitlines()[1:]
+    except OSError:
+        return []
+    rows = [line.split() for line in lines]
+    return [row[9] for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port]
