@@ -7,10 +7,17 @@ import asyncio
 from typing import Self
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from bridge.call import Call
 
 _COMMENT = b": keep-alive\n\n"
+
+
+class _Response(web.StreamResponse):
+    """An answer whose headers leave with its first event, in one write."""
+
+    _send_headers_immediately = False
 
 
 class EventStream:
@@ -23,7 +30,8 @@ class EventStream:
     def __init__(self, call: Call, keepalive_seconds: float) -> None:
         """Makes a stream; nothing is sent before it is entered."""
         self._call = call
-        self._response = web.StreamResponse(headers=call.answer_headers("text/event-stream"))
+        self._response = _Response(headers=call.answer_headers("text/event-stream"))
+        self._writer: AbstractStreamWriter | None = None
         self._loop = call.loop
         self._keepalive_seconds = keepalive_seconds
         self._last_write = 0.0
@@ -31,9 +39,9 @@ class EventStream:
         self._comment: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        """Sends the headers."""
+        """Prepares the headers, which are sent with the first event."""
         self._call.answering = True
-        await self._response.prepare(self._call.http)
+        self._writer = await self._response.prepare(self._call.http)
         self._last_write = self._loop.time()
         if self._keepalive_seconds > 0:
             self._timer = self._loop.call_later(self._keepalive_seconds, self._tick)
@@ -46,7 +54,8 @@ class EventStream:
     async def write(self, data: bytes) -> None:
         """Sends whole events; waits while the client reads too slowly."""
         self._last_write = self._loop.time()
-        await self._response.write(data)
+        assert self._writer is not None  # noqa: S101 (for the type checker: the stream has been entered)
+        await self._writer.write(data)  # the response's own `write` would only check once more that it may
 
     async def end(self, data: bytes) -> web.StreamResponse:
         """Sends the last events and ends the stream."""
