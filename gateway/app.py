@@ -21,6 +21,7 @@ from twinspan.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
 from twinspan.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
 from twinspan.v1.models_pb2_grpc import add_ModelsServiceServicer_to_server
 
+from gateway import probe
 from gateway.access.keys import KeyRing, generate_token
 from gateway.access.policy import Policy
 from gateway.compilation import compile_catalogue, compile_keys, needs_local_model
@@ -31,6 +32,7 @@ from gateway.config.snapshot import SnapshotHolder as Configuration
 from gateway.exchange import Exchange
 from gateway.inprocess import InProcessChannel
 from gateway.local.engine import MODELS, EngineError, LocalEndpoint, LocalEngine
+from gateway.probe import Finding
 from gateway.providers.sender import Sender
 from gateway.routing.catalogue import Catalogue, RoutingState
 from gateway.rpc.edge import Edge
@@ -60,6 +62,7 @@ __all__ = [
     "listen_settings",
     "load_configuration",
     "metrics_address",
+    "probe_providers",
     "start_export",
     "validate",
 ]
@@ -127,9 +130,23 @@ def validate(configuration: Configuration) -> None:
     Raises:
         ConfigError: It cannot; the message names all mistakes.
     """
+    _compiled_for_validation(configuration)
+
+
+async def probe_providers(configuration: Configuration) -> list[Finding]:
+    """Asks every provider for its models, the embedded one excepted, and returns what came of it.
+
+    Raises:
+        ConfigError: The configuration cannot be served from.
+    """
+    providers = _compiled_for_validation(configuration).providers.values()
+    return await probe.probe(provider for provider in providers if not provider.free)
+
+
+def _compiled_for_validation(configuration: Configuration) -> Catalogue:
     snapshot = configuration.current
     local = LocalEndpoint("http://127.0.0.1/v1", "", MODELS) if needs_local_model(snapshot.config) else None
-    compile_catalogue(snapshot, local, _USER_AGENT)
+    return compile_catalogue(snapshot, local, _USER_AGENT)
 
 
 def configure_logging(configuration: Configuration) -> None:

@@ -111,12 +111,14 @@ class Attempt:
     def settle(self, fault: BaseException | None) -> None:
         """Ends the attempt. Only the first call counts.
 
-        The connection is kept for reuse if the answer was read to its end, and else closed at once.
+        The connection is kept for reuse if the answer came to its end, and else closed at once.
 
         Args:
             fault: Why it ended, if it did not end well.
         """
         if self._upstream is not None:
+            if self._done and fault is None:
+                self._upstream.release()  # the end of the body often comes a little after `[DONE]`
             self._upstream.close()
         provider = self.target.provider
         error: str | None = None

@@ -59,11 +59,12 @@ def compile_catalogue(snapshot: Snapshot, local: LocalEndpoint | None, user_agen
         else:
             providers[name] = provider
     agents: list[Agent] = []
+    all_there = not problems  # else an agent may miss nothing but what is reported already
     for name, agent in config.agents.items():
         targets = tuple(_targets(name, agent, providers))
         if targets:
             agents.append(_agent(name, agent, targets, snapshot.system_prompts.get(name, "")))
-        elif not problems:
+        elif all_there:
             problems.append(f"agents.{name}.models: no provider offers any of them. Add them to a provider's models.")
     if problems:
         raise ConfigError(problems)
@@ -121,6 +122,7 @@ def _provider(
         return None
     secret = configured.api_key
     credential = local.api_key if local else secret.get_secret_value() if secret else ""
+    retryable = configured.retryable_status_codes
     capabilities = configured.capabilities if configured.capabilities is not None else tuple(sorted(vendor.capabilities))
     governance = config.governance
     return Provider(
@@ -140,7 +142,7 @@ def _provider(
             idle=configured.stream_idle_timeout_seconds or governance.stream_idle_timeout_seconds,
             total=configured.timeout_seconds or governance.upstream_timeout_seconds,
         ),
-        retryable_status_codes=frozenset(configured.retryable_status_codes or governance.retryable_status_codes),
+        retryable_status_codes=frozenset(governance.retryable_status_codes if retryable is None else retryable),
         stream_options="stream_options" in capabilities,
         empty_stream_as_error=governance.empty_stream_as_error,
         free=local is not None,

@@ -43,6 +43,17 @@ async def run_validate(arguments: argparse.Namespace) -> None:
     for warning in snapshot.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"The configuration is valid ({', '.join(map(str, snapshot.sources)) or 'no file: defaults'}).")
+    if arguments.probe:
+        await _probe(configuration)
+
+
+async def _probe(configuration: Configuration) -> None:
+    findings = await app.probe_providers(configuration)
+    for finding in findings:
+        print(f"{finding.provider}: {'ok' if finding.ok else 'FAILED'}. {finding.message}")
+    failed = [finding.provider for finding in findings if not finding.ok]
+    if failed:
+        raise Problem(f"{len(failed)} of {len(findings)} providers did not answer as they should: {', '.join(failed)}.")
 
 
 async def run_keygen(_arguments: argparse.Namespace) -> None:

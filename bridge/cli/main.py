@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("validate", help="report every mistake in the configuration, and serve nothing")
     _add_config(command)
+    command.add_argument("--probe", action="store_true", help="also ask each provider for its models")
     command.set_defaults(run=_running("configuration", "run_validate"))
 
     command = commands.add_parser("keygen", help="print a new token for an API key")

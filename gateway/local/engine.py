@@ -57,6 +57,7 @@ class LocalEngine:
         self,
         *,
         slots: int = 3,
+        context_tokens: int = 4096,
         start_timeout_seconds: float = 30.0,
         stop_timeout_seconds: float = 5.0,
         find_package: PackageFinder = find_spec,
@@ -64,12 +65,14 @@ class LocalEngine:
         """Makes an engine that is not started.
 
         Args:
-            slots: How many requests it works on at a time; more wait. Each takes about 50 MB.
+            slots: How many requests it works on at a time; more wait. Each takes about 12 KB a token of its context.
+            context_tokens: The most tokens of one request with its answer, at most the 8192 that the model was trained on.
             start_timeout_seconds: How long loading may take.
             stop_timeout_seconds: How long the worker may take to end when it is told to; then it is killed.
             find_package: Tells where a package is installed.
         """
         self._slots = slots
+        self._context_tokens = context_tokens
         self._start_timeout_seconds = start_timeout_seconds
         self._stop_timeout_seconds = stop_timeout_seconds
         self._find_package = find_package
@@ -115,7 +118,14 @@ class LocalEngine:
         if weights is None or missing:
             raise EngineError(f"It needs {' and '.join(missing)}, which this Python does not have. {_INSTALL_HINT}")
         threads = min(max(1, _usable_cores() - 1), _MOST_THREADS)  # one core is left to the gateway
-        return Orders(str(weights), MODELS[0], self._slots, threads, api_key=secrets.token_urlsafe(24))
+        return Orders(
+            weights=str(weights),
+            model=MODELS[0],
+            slots=self._slots,
+            context_tokens=self._context_tokens,
+            threads=threads,
+            api_key=secrets.token_urlsafe(24),
+        )
 
     async def _launch(self, orders: Orders) -> tuple[WorkerProcess, str]:
         """Returns a worker that serves, and its address.
@@ -153,6 +163,7 @@ class LocalEngine:
                     _log.warning("The embedded model is not back yet, and is tried again in %g s. %s", pause, error)
                 else:
                     self._worker = worker
+                    _log.info("The embedded model answers again.")
 
 
 def _usable_cores() -> int:

@@ -15,7 +15,8 @@ class Orders:
     Attributes:
         weights: The model's file, as an absolute path.
         model: The name that it answers to.
-        slots: How many requests it works on at a time. Each has a context of its own.
+        slots: How many requests it works on at a time.
+        context_tokens: The most tokens of one request with its answer. Each slot has that much for itself.
         threads: How many threads compute.
         api_key: What its callers must show.
         port: Where to listen on 127.0.0.1; 0 for a free port.
@@ -24,6 +25,7 @@ class Orders:
     weights: str
     model: str
     slots: int
+    context_tokens: int
     threads: int
     api_key: str = field(repr=False)
     port: int = 0

@@ -14,7 +14,6 @@ import xllamacpp
 
 from gateway.local.orders import Orders
 
-_CONTEXT_TOKENS = 4096
 _Q8_0 = xllamacpp.ggml_type.GGML_TYPE_Q8_0
 _ERRORS_ONLY = 1
 
@@ -55,7 +54,7 @@ def parameters(orders: Orders) -> xllamacpp.CommonParams:
     # In a context that the slots share, one long answer makes the others fail when it is full. Eight bits instead of sixteen for
     # what is kept of a token halve what a context of its own costs each slot.
     params.n_parallel = orders.slots
-    params.n_ctx = orders.slots * _CONTEXT_TOKENS
+    params.n_ctx = orders.slots * orders.context_tokens
     params.kv_unified = False
     params.cache_type_k = _Q8_0
     params.cache_type_v = _Q8_0

@@ -144,7 +144,7 @@ class Catalogue:
     def __init__(self, providers: Sequence[Provider], agents: Sequence[Agent]) -> None:
         """Compiles the names; the order of providers and agents is that of the configuration, and it decides between equals."""
         self.agents: Mapping[str, Agent] = {agent.name: agent for agent in agents}
-        self._providers = {provider.name: provider for provider in providers}
+        self.providers: Mapping[str, Provider] = {provider.name: provider for provider in providers}
         self._open = tuple(provider for provider in providers if provider.models is None)
         models: dict[str, list[Target]] = {}
         for provider in providers:
@@ -178,7 +178,7 @@ class Catalogue:
                 param="model",
             )
         prefix, slash, model = name.partition("/")
-        provider = self._providers.get(prefix) if slash and model else None
+        provider = self.providers.get(prefix) if slash and model else None
         if provider is not None and (provider.models is None or model in provider.models):
             return Route(name, None, (Target(provider, model),))
         if provider is None and self._open:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.flows.commands import Process, configure, run, started
 from tests.flows.running import TOKEN
-from tests.flows.upstream import MODEL, Upstream, chunk, says, streams
+from tests.flows.upstream import MODEL, Upstream, chunk, says, streams, whole
 
 HELLO = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
@@ -196,6 +196,21 @@ async def test_validate_reports_every_mistake_with_its_place(tmp_path: Path) -> 
     fine = await run("validate", cwd=tmp_path)
     assert (fine.code, fine.err) == (0, "")
     assert "twinspan.yaml" in fine.out
+
+
+async def test_validate_can_ask_the_providers(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.plays(whole({"data": [{"id": MODEL}]}), whole({"error": {"message": "No."}}, 401))
+    configure(tmp_path, upstream.base_url)
+    fine = await run("validate", "--probe", cwd=tmp_path, **secrets(tmp_path))
+    assert (fine.code, "acme: ok" in fine.out, "lists 1 models" in fine.out) == (0, True, True)
+    assert upstream.requests[0].path == "/v1/models"
+    refused = await run("validate", "--probe", cwd=tmp_path, **secrets(tmp_path))
+    assert refused.code == 1
+    assert "does not accept the credential" in refused.out
+    configure(tmp_path, "http://127.0.0.1:1/v1")
+    unreachable = await run("validate", "--probe", cwd=tmp_path, **secrets(tmp_path))
+    assert unreachable.code == 1
+    assert "Traceback" not in unreachable.err
 
 
 async def test_an_address_in_use_is_told_in_one_line(tmp_path: Path) -> None:
