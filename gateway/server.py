@@ -84,7 +84,7 @@ class GrpcServer:
         self._settings = settings
         self._health = _Health()
         self._server: grpc.aio.Server | None = None
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, registry)  # type: ignore[arg-type]  # it takes handlers too
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, registry)
 
     @property
     def health(self) -> health.aio.HealthServicer:
@@ -130,10 +130,10 @@ class GrpcServer:
         channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.aio.ChannelzServicer(), self._registry)
         names = (*self._registry.service_names, reflection.SERVICE_NAME)
         servicer = reflection.aio.ReflectionServicer(names)
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, self._registry)  # type: ignore[no-untyped-call]  # untyped
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, self._registry)
 
 
-class _Health(health.aio.HealthServicer):
+class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # the package has no types
     """grpc's own health service, except that its watches end with the server: open ones would hold up every drain to its end."""
 
     def __init__(self) -> None:
@@ -143,13 +143,13 @@ class _Health(health.aio.HealthServicer):
 
     async def List(self, _request: Any, _context: Any) -> Any:  # noqa: N802 (the service's name for it)
         """Says how every service is. grpc's own health service lacks this method, and its type stubs lack all of it."""
-        known = self._server_status  # type: ignore[attr-defined]  # see above
+        known = self._server_status
         statuses = {name: health_pb2.HealthCheckResponse(status=status) for name, status in known.items()}
-        return health_pb2.HealthListResponse(statuses=statuses)  # type: ignore[attr-defined]  # see above
+        return health_pb2.HealthListResponse(statuses=statuses)
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802 (the service's name for it)
         watch = _Watch(self, context)
-        watch.task = asyncio.create_task(super().Watch(request, watch))  # type: ignore[arg-type]  # of a context it uses `write` alone
+        watch.task = asyncio.create_task(super().Watch(request, watch))
         self._watches.add(watch)
         try:
             await asyncio.wait({watch.task})

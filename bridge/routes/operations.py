@@ -26,7 +26,7 @@ class OperationsRoutes:
             metrics: Counts of this process.
             version: The gateway's version.
         """
-        self._check: Any = health.Check  # type: ignore[attr-defined]  # its type stubs lack what is set at construction
+        self._check: Any = health.Check
         self._metrics = metrics
         self._version = version
 
