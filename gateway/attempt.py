@@ -5,6 +5,7 @@ moves them. An attempt never repeats itself.
 """
 
 import asyncio
+from collections.abc import Awaitable
 
 from twinspan.v1 import chat_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
@@ -89,24 +90,17 @@ class Attempt:
             response = chat_pb2.StreamResponse()
             self.reader.read_whole(await upstream.read(_BODY_LIMIT), response)
             self._done = True
-        else:
-            response = await self._next_events()
-        self._counts.chunk(self._span.sampled_trace_id)
-        return response
+            self._counts.chunk(self._span.sampled_trace_id)
+            return response
+        return await self._next_events(self._span.sampled_trace_id) or chat_pb2.StreamResponse()
 
-    async def next(self) -> chat_pb2.StreamResponse | None:
-        """Returns the events that came next, or None after the last.
+    def next(self) -> Awaitable[chat_pb2.StreamResponse | None]:
+        """Waits for the events that come next, and returns them, or None after the last.
 
         Raises:
             GatewayError: The answer broke off, stalled or turned into an error.
         """
-        if self._done and self._fault is None:
-            return None
-        response = await self._next_events()
-        if not response.events:
-            return None
-        self._counts.chunk()
-        return response
+        return self._next_events()
 
     def settle(self, fault: BaseException | None) -> None:
         """Ends the attempt. Only the first call counts.
@@ -131,10 +125,11 @@ class Attempt:
         self._counts.end(error, usage=self.reader.usage, trace_id=self._span.sampled_trace_id)
         self._span.end(fault, status=self.status)
 
-    async def _next_events(self) -> chat_pb2.StreamResponse:
-        """Returns what came next: no events only at the end of the answer."""
+    async def _next_events(self, sampled_trace_id: str | None = None) -> chat_pb2.StreamResponse | None:
         if self._fault is not None:
             raise self._fault
+        if self._done:
+            return None
         response = chat_pb2.StreamResponse()
         assert self._upstream is not None  # noqa: S101 (for the type checker: `open` has set it)
         while not self._done and not response.events:
@@ -145,6 +140,9 @@ class Attempt:
                 if not response.events:
                     raise
                 self._fault = error  # what came before it is the client's to see
+        if not response.events:
+            return None
+        self._counts.chunk(sampled_trace_id)
         return response
 
     def _read(self, piece: bytes, response: chat_pb2.StreamResponse) -> None:

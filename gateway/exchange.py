@@ -12,7 +12,7 @@ knows transport. Above are the services; below are routing, which decides, and `
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -101,6 +101,7 @@ class Exchange:
         """
         fold = Fold()
         with await self.open(chat, caller, stream=False) as answer:
+            fold.add(answer.first)
             while (response := await answer.next()) is not None:
                 fold.add(response)
         return fold.result()
@@ -214,9 +215,12 @@ class Answer:
     """The answer to one chat, from its first events on.
 
     It is a context manager: leaving it, in whatever way, frees the connection to the provider and settles spans and counts.
+
+    Attributes:
+        first: The first events.
     """
 
-    __slots__ = ("_attempt", "_attempts", "_exchange", "_first", "_route", "_span")
+    __slots__ = ("_attempt", "_attempts", "_exchange", "_route", "_span", "first")
 
     def __init__(
         self,
@@ -229,23 +233,19 @@ class Answer:
     ) -> None:
         self._attempt = attempt
         self._attempts = attempts
-        self._first: chat_pb2.StreamResponse | None = first
+        self.first = first
         self._span = span
         self._exchange = exchange
         self._route = route
         span.first_token()
 
-    async def next(self) -> chat_pb2.StreamResponse | None:
-        """Returns the next events, or None after the last.
+    def next(self) -> Awaitable[chat_pb2.StreamResponse | None]:
+        """Waits for the events after the first, and returns them, or None after the last.
 
         Raises:
             GatewayError: The answer broke off, stalled or turned into an error.
         """
-        first = self._first
-        if first is not None:
-            self._first = None
-            return first
-        return await self._attempt.next()
+        return self._attempt.next()  # not awaited here, for that would cost every piece another coroutine
 
     def __enter__(self) -> Self:
         return self

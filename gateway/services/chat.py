@@ -20,5 +20,6 @@ class ChatService:
         """Answers as the model speaks."""
         with await self._exchange.open(request.chat, call) as answer:
             await call.announce()
+            await call.write(answer.first)
             while (response := await answer.next()) is not None:
                 await call.write(response)
