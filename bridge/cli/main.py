@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from importlib import import_module
@@ -20,6 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0 for success, 1 for a failure, 2 for a mistake in what was asked."""
     parser = _parser()
     parsed = parser.parse_args(arguments)
+    # gRPC reads these when it is imported: no notes about ordinary events in the log, and none about the embedded model's process.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         return int(parsed.run(parsed) or 0)
     except Problem as problem:

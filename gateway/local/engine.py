@@ -65,7 +65,7 @@ class LocalEngine:
         """Makes an engine that is not started.
 
         Args:
-            slots: How many requests it works on at a time; more wait. Each takes about 12 KB a token of its context.
+            slots: How many requests it works on at a time; more wait. Each takes 23 KB for every token of its context.
             context_tokens: The most tokens of one request with its answer, at most the 8192 that the model was trained on.
             start_timeout_seconds: How long loading may take.
             stop_timeout_seconds: How long the worker may take to end when it is told to; then it is killed.
@@ -150,6 +150,7 @@ class LocalEngine:
         while True:
             served_since = loop.time()
             ending = await worker.wait()
+            await worker.end(self._stop_timeout_seconds)
             self._worker = None
             if loop.time() - served_since > _LONGEST_PAUSE_SECONDS:
                 pause = 0.0

@@ -81,18 +81,21 @@ class WorkerProcess:
                 f"It has not loaded within {timeout_seconds:g} s. Try again when the machine is less busy, or configure a provider."
             ) from None
         if not line.endswith(b"\n"):
+            how = await self.wait()
+            said = " / ".join(await asyncio.shield(self._last_lines)) or "it said nothing"
             raise EngineError(
-                f"Its process {await self.wait()} while it loaded. Install it again with `make install`, or configure a provider."
+                f"Its process {how} while it loaded ({said}). Install it again with `make install`, or configure a provider."
             )
         return str(json.loads(line)["url"])
 
     async def wait(self) -> str:
-        """Waits until the process has ended, and returns how: a verb phrase with its last words."""
+        """Waits until the process has ended, and returns how, as a verb phrase.
+
+        Its last words are left out: once it serves, they may quote what clients said.
+        """
         code = await self._process.wait()
         self._stdin.close()
-        lines = await asyncio.shield(self._last_lines)
-        how = f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
-        return f"{how} ({' / '.join(lines)})" if lines else how
+        return f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
 
     async def end(self, timeout_seconds: float) -> None:
         """Ends the process, by force after `timeout_seconds` or on cancellation, and waits until it is gone. Idempotent."""

@@ -14,7 +14,6 @@ import xllamacpp
 
 from gateway.local.orders import Orders
 
-_Q8_0 = xllamacpp.ggml_type.GGML_TYPE_Q8_0
 _ERRORS_ONLY = 1
 
 
@@ -51,13 +50,11 @@ def parameters(orders: Orders) -> xllamacpp.CommonParams:
     params.model_alias = {orders.model}
     params.cpuparams.n_threads = orders.threads
     params.cpuparams_batch.n_threads = orders.threads
-    # In a context that the slots share, one long answer makes the others fail when it is full. Eight bits instead of sixteen for
-    # what is kept of a token halve what a context of its own costs each slot.
+    # In a context that the slots share, one long answer makes the others fail when it is full. Eight bits instead of sixteen would
+    # halve what a context takes, and nearly triple the time for a long prompt.
     params.n_parallel = orders.slots
     params.n_ctx = orders.slots * orders.context_tokens
     params.kv_unified = False
-    params.cache_type_k = _Q8_0
-    params.cache_type_v = _Q8_0
     params.cache_ram_mib = 0  # else prompts that have been answered are kept, up to 8 GiB of them
     params.cache_idle_slots = False  # only of use with the former
     params.fit_params = False  # there is no device to fit it to, and trying doubles the time to load

@@ -31,6 +31,9 @@ _CODES: Mapping[str, ErrorKind.ValueType] = {
     "insufficient_quota": ErrorKind.ERROR_KIND_QUOTA_EXHAUSTED,
     "model_not_found": ErrorKind.ERROR_KIND_MODEL_NOT_FOUND,
 }
+_TYPES: Mapping[str, ErrorKind.ValueType] = {
+    "exceed_context_size_error": ErrorKind.ERROR_KIND_CONTEXT_EXCEEDED,  # llama.cpp's servers
+}
 _MESSAGE_LIMIT = 2000
 
 
@@ -41,7 +44,7 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, provider: st
     a 502 or a 504.
     """
     message, facts = _envelope(body, status)
-    kind = _CODES.get(facts.code or "") or _KINDS.get(status)
+    kind = _CODES.get(facts.code or "") or _TYPES.get(facts.type or "") or _KINDS.get(status)
     if kind is None:
         kind = ErrorKind.ERROR_KIND_INVALID_REQUEST if status < 500 else ErrorKind.ERROR_KIND_PROVIDER_ERROR
     if message is None:
