@@ -13,6 +13,7 @@ from gateway.errors import GatewayError
 _JSON = msgspec.json.Decoder(Raw)
 _JSON_OBJECTS = msgspec.json.Decoder(Annotated[list[dict[str, Raw]], msgspec.Meta(min_length=1)])
 _MOST_CHOICES = 128
+_NOT_EXTRA = frozenset({"messages", "model", "stream", "tools"})
 _INSTRUCTING_NAMES = frozenset({"system", "developer"})
 _INSTRUCTING = frozenset({content_pb2.ROLE_SYSTEM, content_pb2.ROLE_DEVELOPER})
 _ARRAY_FIELDS = frozenset({"twinspan.v1.ChatRequest.messages_json", "twinspan.v1.ChatRequest.tools_json"})
@@ -50,6 +51,8 @@ def check(chat: chat_pb2.ChatRequest, *, trusted: bool) -> None:
     if chat.HasField("n") and not 1 <= chat.n <= _MOST_CHOICES:
         raise _invalid("n", f"must be between 1 and {_MOST_CHOICES}")
     if not trusted:
+        for name in _NOT_EXTRA & chat.extra.keys():
+            raise _invalid(f"extra.{name}", f"has a field of its own: set '{name}'")
         _check_json(chat, "")
 
 

@@ -38,12 +38,17 @@ def encode(chat: chat_pb2.ChatRequest, *, model: str, stream: bool, stream_optio
     """
     fields: _Fields = {}
     texts: list[bytes] = []
+    taken = ["stream"]
     for descriptor, value in chat.ListFields():
         if descriptor.name in _TEXTS:
-            texts += (_TEXTS[descriptor.name], value)
+            name = _TEXTS[descriptor.name]
+            texts += (b',"%b":' % name.encode(), value)
+            taken.append(name)
         else:
             _CHAT[descriptor.name](fields, value)
     fields["model"] = model
+    for name in taken:
+        fields.pop(name, None)  # of `extra`, which must not say it a second time
     options = fields.pop("stream_options", None)
     if stream:
         fields["stream"] = True
@@ -93,8 +98,9 @@ def _objects(name: str, writer: Callable[[Any], Any]) -> _Writer:
 
 
 def _extra(fields: _Fields, value: Mapping[str, str]) -> None:
+    """Writes what has no field of its own. It comes last, and changes nothing that has one."""
     for name, text in value.items():
-        fields[name] = Fragment(text)
+        fields.setdefault(name, Fragment(text))
 
 
 def _list(name: str) -> _Writer:
@@ -226,7 +232,7 @@ def _response_format(fields: _Fields, value: content_pb2.ResponseFormat) -> None
     fields["response_format"] = written
 
 
-_TEXTS: Mapping[str, bytes] = {"messages_json": b',"messages":', "tools_json": b',"tools":'}
+_TEXTS: Mapping[str, str] = {"messages_json": "messages", "tools_json": "tools"}
 _SCALARS = (
     *("model", "parallel_tool_calls", "temperature", "top_p", "max_tokens", "max_completion_tokens", "n", "seed"),
     *("presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "reasoning_effort", "user"),
