@@ -6,7 +6,11 @@ not decided here but in the registry's wrappers, which health, reflection and ch
 
 import asyncio
 import contextlib
+import errno
+import os
+import re
 import socket
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +25,7 @@ from gateway.rpc.registry import HandlerRegistry
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _ALL_INTERFACES = "[::]"
 _LARGEST_PORT = 65535
+_HOST = re.compile(r"[A-Za-z0-9._\-]*|\[[0-9A-Fa-f:.]+(%\w+)?\]")
 
 
 class ServerStartError(Exception):
@@ -102,13 +107,17 @@ class GrpcServer:
         """
         if self._server is not None:
             raise ServerStartError("A server starts once: make another one.")
-        target = _listen_target(self._settings.address)
+        address = self._settings.address
+        target = _listen_target(address)
         credentials = None if self._settings.tls is None else _credentials(self._settings.tls)
+        fault = _fault_of(target, reuse_port=self._settings.reuse_port)
+        if fault is not None and fault.errno == errno.EADDRINUSE:  # the common one, so without grpc's own words for it on stderr
+            raise ServerStartError(_advice(address, fault)) from fault
         server = grpc.aio.server(options=channel_options(self._settings))
         try:
             port = server.add_insecure_port(target) if credentials is None else server.add_secure_port(target, credentials)
         except RuntimeError as error:
-            raise ServerStartError(_why_not(self._settings.address, target, tls=credentials is not None)) from error
+            raise ServerStartError(_advice(address, fault)) from error
         self._register_introspection()
         self._registry.add_to(server)
         await server.start()
@@ -195,6 +204,8 @@ def channel_options(settings: ServerSettings) -> tuple[tuple[str, int], ...]:
         ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.keepalive_time_ms", round(keepalive.interval_seconds * 1000)),
         ("grpc.keepalive_timeout_ms", round(keepalive.timeout_seconds * 1000)),
+        # Since https://github.com/grpc/grpc/pull/34647 a ping has a timeout of its own, a minute long, and that is what counts.
+        ("grpc.http2.ping_timeout_ms", round(keepalive.timeout_seconds * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", round(keepalive.min_client_interval_seconds * 1000)),
     )
@@ -202,7 +213,8 @@ def channel_options(settings: ServerSettings) -> tuple[tuple[str, int], ...]:
 
 def _listen_target(address: str) -> str:
     host, separator, port = address.rpartition(":")
-    if not separator or not port.isascii() or not port.isdigit() or int(port) > _LARGEST_PORT:
+    is_port = port.isascii() and port.isdigit() and int(port) <= _LARGEST_PORT
+    if not (separator and is_port and _HOST.fullmatch(host)):
         raise ServerStartError(
             f"The gRPC address {address!r} is not of the form host:port: write for example 127.0.0.1:50051, or :50051."
         )
@@ -212,6 +224,15 @@ def _listen_target(address: str) -> str:
 def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
     pair = (_pem(files.key, "key"), _pem(files.cert, "cert"))
     client_ca = None if files.client_ca is None else _pem(files.client_ca, "client_ca")
+    try:
+        # What grpc would refuse with no reason but in its own log.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(files.cert, files.key, password="")
+    except ssl.SSLError as error:
+        why = "are no pair" if error.reason == "KEY_VALUES_MISMATCH" else f"cannot be used ({error.reason or error})"
+        raise ServerStartError(
+            f"The tls.cert file {files.cert} and the tls.key file {files.key} {why}: "
+            "give the key that the certificate was made for, without a passphrase."
+        ) from error
     return grpc.ssl_server_credentials([pair], root_certificates=client_ca, require_client_auth=client_ca is not None)
 
 
@@ -225,13 +246,28 @@ def _pem(path: Path, name: str) -> bytes:
     return content
 
 
-def _why_not(address: str, target: str, *, tls: bool) -> str:
-    """Says why gRPC could not listen, which gRPC itself writes only to its own log."""
+def _fault_of(target: str, *, reuse_port: bool) -> OSError | None:
+    """Returns what the system has against listening there. What gRPC has against it, it writes only to its own log."""
     host, _, port = target.rpartition(":")
     try:
-        # What has the same address fails in the same way, and tells.
-        with socket.create_server((host.strip("[]"), int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
-            reason = "the certificate and the key may not belong together" if tls else "gRPC gave no reason"
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if reuse_port else socket.SO_REUSEADDR, 1)
+            if target.startswith(_ALL_INTERFACES):
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            probe.bind((host.strip("[]"), int(port)))
     except OSError as error:
-        reason = error.strerror or str(error)
-    return f"Cannot listen on {address}: {reason}. Stop what uses the address, or set server.grpc_addr to another one."
+        return error
+    return None
+
+
+def _advice(address: str, fault: OSError | None) -> str:
+    """Says why an address cannot be listened on, and what to do about it."""
+    if fault is None:
+        return f"Cannot listen on {address}, and gRPC says why in its own log alone: set server.grpc_addr to another address."
+    if fault.errno == errno.EADDRINUSE:
+        reason, remedy = os.strerror(fault.errno), "Stop what uses the address, or set server.grpc_addr to another one"
+    elif fault.errno == errno.EACCES:
+        reason, remedy = os.strerror(fault.errno), "Set server.grpc_addr to a port above 1023"
+    else:
+        reason, remedy = fault.strerror or str(fault), "Set server.grpc_addr to an address of this machine"
+    return f"Cannot listen on {address}: {reason}. {remedy}."

@@ -8,12 +8,13 @@ import asyncio
 import contextvars
 import logging
 import weakref
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import grpc
 
+from gateway.inprocess.pipe import Pipe
 from gateway.inprocess.rpc import FINISHED_DETAILS, Rpc
 
 _log = logging.getLogger(__name__)
@@ -33,7 +34,11 @@ class _Style(Enum):
 class Call(grpc.aio.Call):
     """What all four kinds share."""
 
-    __slots__ = ("_adopt", "_half_closed", "_iterator", "_reading_style", "_response", "_rpc", "_snapshot", "_writing_style")
+    # No slots, for grpc.aio's classes have none. What most calls never change costs them nothing here.
+    _response: Any = None
+    _reading_style: _Style | None = None
+    _writing_style = _Style.READ_AND_WRITE
+    _half_closed = False
 
     def __init__(
         self,
@@ -54,17 +59,14 @@ class Call(grpc.aio.Call):
         self._rpc = rpc
         self._snapshot = snapshot
         self._adopt = adopt
-        self._response: Any = None
-        self._iterator: _Responses | None = None
-        self._reading_style: _Style | None = None
-        self._writing_style = _Style.READ_AND_WRITE
-        self._half_closed = False
         if request_iterator is not None:
             self._writing_style = _Style.ITERATOR
             rpc.feed(_feed(rpc, request_iterator, snapshot))
 
     def __del__(self) -> None:
-        self._rpc.drop()
+        rpc = self._rpc
+        if rpc.code is None:
+            rpc.drop()
 
     def cancelled(self) -> bool:
         """Returns whether the call has ended with `CANCELLED`."""
@@ -165,8 +167,6 @@ class Call(grpc.aio.Call):
 
 
 class _UnaryResponse(Call):
-    __slots__ = ()
-
     def __await__(self) -> Generator[Any, None, Any]:
         """Waits for the response.
 
@@ -189,20 +189,23 @@ class _UnaryResponse(Call):
 
 
 class _StreamResponse(Call):
-    __slots__ = ()
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        """Returns the iterator over the responses, always the same one.
+    def __aiter__(self) -> Self:
+        """Returns the call itself: it is its only iterator, and holds nothing that holds it, so that it is freed as it is dropped.
 
         Raises:
             grpc.aio.UsageError: The call is read with `read`.
         """
         self._read_as(_Style.ITERATOR)
-        if self._iterator is None:
-            self._iterator = _Responses(self)
-        return self._iterator
+        return self
 
-    async def read(self) -> Any:
+    async def __anext__(self) -> Any:
+        """Returns the next response. Raises what `read` raises, and `StopAsyncIteration` after the last."""
+        message = await self._next_response()
+        if message is _EOF:
+            raise StopAsyncIteration
+        return message
+
+    def read(self) -> Coroutine[Any, Any, Any]:
         """Returns the next response, or `grpc.aio.EOF` after the last.
 
         Raises:
@@ -212,15 +215,18 @@ class _StreamResponse(Call):
         """
         if self._rpc.code is None:
             self._read_as(_Style.READ_AND_WRITE)
-        return await self.next_response()
+        return self._next_response()
 
-    async def next_response(self) -> Any:
-        """Does what `read` does, whichever way the call is read."""
-        message = self._rpc.take_response()
+    async def _next_response(self) -> Any:
+        rpc = self._rpc
+        message = rpc.take_response()
         if message is None:
+            pipe = rpc.response_pipe()
+            arriving = pipe.expect()
             try:
-                message = await self._rpc.response_pipe().wait()
+                message = await arriving
             except asyncio.CancelledError:
+                pipe.take_back(arriving)
                 self.cancel()
                 raise
         if message is _EOF:
@@ -235,27 +241,7 @@ class _StreamResponse(Call):
             raise grpc.aio.UsageError(_STYLES_MIXED)
 
 
-class _Responses:
-    """The stream of responses, as a client iterates over it."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: _StreamResponse) -> None:
-        self._call = call
-
-    def __aiter__(self) -> "_Responses":
-        return self
-
-    async def __anext__(self) -> Any:
-        message = await self._call.next_response()
-        if message is _EOF:
-            raise StopAsyncIteration
-        return message
-
-
 class _StreamRequest(Call):
-    __slots__ = ()
-
     async def write(self, request: Any) -> None:
         """Sends a request; waits while the server has one unread.
 
@@ -299,30 +285,35 @@ class _StreamRequest(Call):
 class UnaryUnaryCall(_UnaryResponse, grpc.aio.UnaryUnaryCall[Any, Any]):
     """One request, one response."""
 
-    __slots__ = ()
-
 
 class UnaryStreamCall(_StreamResponse, grpc.aio.UnaryStreamCall[Any, Any]):
     """One request, a stream of responses."""
-
-    __slots__ = ()
 
 
 class StreamUnaryCall(_StreamRequest, _UnaryResponse, grpc.aio.StreamUnaryCall[Any, Any]):
     """A stream of requests, one response."""
 
-    __slots__ = ()
-
 
 class StreamStreamCall(_StreamRequest, _StreamResponse, grpc.aio.StreamStreamCall[Any, Any]):
     """A stream of requests, a stream of responses."""
 
-    __slots__ = ()
-
 
 async def _feed(rpc: Rpc, requests: Any, snapshot: Callable[[Any], Any]) -> None:
-    """Writes the requests of an iterator. An async generator is closed here and now, however that ends."""
-    pipe = rpc.request_pipe()
+    """Writes the requests of an iterator. If that fails the call is cancelled, as on the wire."""
+    written = False
+    try:
+        await _write_all(rpc.request_pipe(), requests, snapshot)
+        written = True
+    except Exception:  # noqa: BLE001 (it is the client's own, which learns that the call is cancelled)
+        _log.debug("The requests of %s failed.", rpc.method, exc_info=True)
+    finally:
+        if not written and not rpc.finished:
+            rpc.feeder = None  # which is what runs here, and is not to be cancelled
+            rpc.cancel(LOCAL_CANCELLATION_DETAILS)
+
+
+async def _write_all(pipe: Pipe, requests: Any, snapshot: Callable[[Any], Any]) -> None:
+    """Writes requests to the last. An async generator is closed here and now, however that ends."""
     try:
         if hasattr(requests, "__aiter__"):
             async for request in requests:
@@ -335,10 +326,6 @@ async def _feed(rpc: Rpc, requests: Any, snapshot: Callable[[Any], Any]) -> None
                 if blocked is not None:
                     await blocked
         pipe.end()
-    except Exception:  # noqa: BLE001 (as on the wire: the client's iterator failed, so the client does not want the call)
-        _log.debug("The requests of %s failed.", rpc.method, exc_info=True)
-        rpc.feeder = None
-        rpc.cancel(LOCAL_CANCELLATION_DETAILS)
     finally:
         if hasattr(requests, "aclose"):
             await requests.aclose()

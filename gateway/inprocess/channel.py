@@ -25,7 +25,10 @@ _CLOSED = "Channel is closed."
 
 
 class InProcessChannel(grpc.aio.Channel):
-    """Calls the handlers of a registry, each call in a task of its own that starts when the call is made."""
+    """Calls the handlers of a registry, each call in a task of its own that starts when the call is made.
+
+    A channel belongs to the event loop in which its first call is made.
+    """
 
     def __init__(self, registry: HandlerRegistry, *, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> None:
         """Makes a channel that is ready.
@@ -46,6 +49,7 @@ class InProcessChannel(grpc.aio.Channel):
         self._live: set[Rpc] = set()
         self._closed = False
         self._closing: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def unary_unary(
         self, method: str, request_serializer: Any = None, response_deserializer: Any = None, _registered_method: Any = None
@@ -150,7 +154,9 @@ class InProcessChannel(grpc.aio.Channel):
             raise grpc.aio.UsageError(_CLOSED)
         if credentials is not None:
             raise grpc.aio.UsageError("Call credentials are only valid on secure channels")
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:  # kept, because asking for it costs a system call
+            loop = self._loop = asyncio.get_running_loop()
         rpc = Rpc(loop, method, checked(metadata) if metadata else (), self._live)
         request_streaming, response_streaming = kind
         if request_streaming:

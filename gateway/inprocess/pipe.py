@@ -62,7 +62,7 @@ class Pipe:
             reader.set_result(_EOF)
 
     def take(self) -> Any:
-        """Returns the next message; `EOF` after the last one; None if it is not known yet which, and `wait` will tell."""
+        """Returns the next message; `EOF` after the last one; None if it is not known yet which, and `expect` will tell."""
         if self._messages:
             message = self._messages.popleft()
             if self._writer is not None:
@@ -70,22 +70,24 @@ class Pipe:
             return message
         return _EOF if self._ended else None
 
-    async def wait(self) -> Any:
-        """Returns the next message once it comes, or `EOF`. To be called when `take` has found nothing.
+    def expect(self) -> asyncio.Future[Any]:
+        """Returns what to await for the next message or `EOF`, when `take` has found neither.
+
+        A reader that is cancelled while it awaits must call `take_back`. (It awaits the bare future because that happens for most
+        messages, and a coroutine around it would cost as much as the hand-over.)
 
         Raises:
             grpc.aio.UsageError: Another read is still waiting.
         """
         if self._reader is not None and not self._reader.done():
             raise grpc.aio.UsageError("Another read is still waiting: await it before the next.")
-        reader = self._reader = self._loop.create_future()
-        try:
-            return await reader
-        except asyncio.CancelledError:
-            # The message may have arrived between the cancellation and now. It belongs to the next read.
-            if not reader.cancelled() and reader.result() is not _EOF:
-                self._messages.appendleft(reader.result())
-            raise
+        self._reader = self._loop.create_future()
+        return self._reader
+
+    def take_back(self, reader: asyncio.Future[Any]) -> None:
+        """Keeps for the next read what arrived between a reader's cancellation and now."""
+        if reader.done() and not reader.cancelled() and reader.result() is not _EOF:
+            self._messages.appendleft(reader.result())
 
     def clear(self) -> None:
         """Drops what has been written and not read."""

@@ -36,8 +36,8 @@ class Rpc:
         response: The one response of a call with a unary response that has ended well.
         requests: The client's stream of messages; None if the request is unary.
         responses: The server's stream of messages; None if the response is unary.
-        feeder: The task that writes the requests of a client that gave an iterator of them.
-        task: The task of the handler; None if none has been started.
+        feeder: The task that writes the requests of a client that gave an iterator of them; None once it has ended.
+        task: The task of the handler; None if none has been started, and once it has ended.
         started: Whether that task has begun to run.
         retired: Whether that task is at its end, or was never made.
         finished: Whether the server has said its last word.
@@ -217,11 +217,19 @@ class Rpc:
             feeder.close()
             return
         self.feeder = self._loop.create_task(feeder)
+        self.feeder.add_done_callback(self._feeder_ended)
 
     def retire(self) -> None:
         """Notes that the handler's task is at its end."""
         self.retired = True
-        if self.code is not None:
+        # A task that was cancelled holds its error, which holds the frames that hold this.
+        self.task = None
+        if self.code is not None and self.feeder is None:
+            self._live.discard(self)
+
+    def _feeder_ended(self, _feeder: asyncio.Task[None]) -> None:
+        self.feeder = None
+        if self.code is not None and self.retired:
             self._live.discard(self)
 
     def _expire(self) -> None:
@@ -259,7 +267,7 @@ class Rpc:
             self._timer = None
         if self.responses is not None:
             self.responses.end()
-        if self.retired:
+        if self.retired and self.feeder is None:
             self._live.discard(self)
         self._wake_waiters()
         callbacks, self._done_callbacks = self._done_callbacks, None

@@ -6,6 +6,7 @@ Servicers get an `RpcCall` where grpc.aio would give its context, so that they k
 
 import random
 import re
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -92,9 +93,9 @@ class RpcCall:
             self._announced = True
             await self._context.send_initial_metadata(self.answer_metadata())
 
-    async def write(self, message: Message) -> None:
+    def write(self, message: Message) -> Awaitable[None]:
         """Sends one message of a stream; waits while the caller reads too slowly."""
-        await self._context.write(message)
+        return self._context.write(message)  # not awaited here, for that would cost every message another coroutine
 
     def answer_metadata(self) -> tuple[tuple[str, str], ...]:
         """Returns the metadata of the answer."""

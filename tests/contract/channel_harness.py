@@ -148,6 +148,7 @@ class Loopback:
         port = self._server.add_insecure_port("127.0.0.1:0")
         await self._server.start()
         self.channel: grpc.aio.Channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+        await soon(self.channel.channel_ready())  # so that no test's deadline has to last for the connection too
 
     async def close(self) -> None:
         await self.channel.close()
@@ -194,9 +195,10 @@ class Harness:
     async def close(self) -> None:
         """Closes the peers and makes sure that no task and no generator is left."""
         if self._opened:
-            await self.peers.close()
+            await soon(self.peers.close())
         await eventually(lambda: not self._leaked_tasks())
-        gc.collect()
+        if self._open_generators():
+            gc.collect()  # which is slow, and closes those that only wait for it
         await eventually(lambda: not self._open_generators())
 
     def _watch_generators(self) -> None:

@@ -1,7 +1,7 @@
 """What a channel does, whichever it is: the in-process channel and grpc.aio's own over a loopback socket pass one suite.
 
 The rules are those of https://grpc.io/docs/guides/ and of grpc.aio's documentation. Where grpc.aio is known to do otherwise than
-its documentation says, the in-process channel's own rule is in `tests/gateway/test_inprocess.py`.
+its documentation says, the in-process channel's own rules are in `tests/gateway/inprocess/`.
 """
 
 import asyncio
@@ -35,6 +35,9 @@ MEBIBYTE = "x" * (1 << 20)
 DETAILS = "grpc-status-details-bin"
 STREAMING_REQUESTS = [kind for kind in KINDS if kind.startswith("stream_")]
 STREAMING_RESPONSES = [kind for kind in KINDS if kind.endswith("_stream")]
+
+# A wait that `soon` does not bound, or one that does not even let the event loop run, is a failure all the same.
+pytestmark = pytest.mark.timeout(15)
 
 Requests = AsyncIterator[StringValue]
 Responses = AsyncGenerator[StringValue, None]
@@ -395,7 +398,7 @@ class TestDeadlines:
         error = await soon(failure(call, kind))
 
         assert (error.code(), error.details()) == (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
-        assert 0 < remaining <= 0.2
+        assert 0 <= remaining <= 0.2
         assert call.time_remaining() == 0
         assert not call.cancelled()
         await soon(hang.cancelled.wait())
@@ -443,8 +446,8 @@ class TestDeadlines:
 
         assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         await soon(hang.cancelled.wait())
-        assert hang.context.time_remaining() == 0
-        assert 0 < remaining[0] <= 0.3
+        assert 0 < remaining[0] < 1  # on the wire it is rounded up
+        assert 0 <= hang.context.time_remaining() < 1
 
 
 class TestCancellationByTheClient:
@@ -636,13 +639,22 @@ class TestMetadata:
 
     @pytest.mark.parametrize("kind", KINDS)
     async def test_initial_metadata_goes_with_an_error_too(self, harness: Harness, kind: str) -> None:
+        read = asyncio.Event()
+
         async def fail(_requests: Requests, context: Any) -> Responses:
             await context.send_initial_metadata((("x-request-id", "req_1"),))
+            await read.wait()
             await context.abort(grpc.StatusCode.INTERNAL, "Broken.")
             yield message("never")
 
         method = await harness.serve_one(kind, behaviour(kind, fail))
-        error = await soon(failure(start(method, kind), kind))
+        call = start(method, kind)
+        # grpc.aio's clients get all of a unary call at once. Of a stream they may take the status first, if both came together,
+        # and never look at the initial metadata again.
+        if kind != "unary_unary":
+            await soon(call.initial_metadata())
+        read.set()
+        error = await soon(failure(call, kind))
 
         assert error.initial_metadata() == grpc.aio.Metadata(("x-request-id", "req_1"))
 

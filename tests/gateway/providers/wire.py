@@ -28,7 +28,7 @@ AMPLE = Timeouts(connect=60.0, first_token=60.0, idle=60.0, total=60.0)
 
 class Step(Enum):
     CLOSE = auto()
-    """Ends the connection with FIN."""
+    """Says with FIN that nothing more comes, and waits for the gateway's own."""
     RESET = auto()
     """Ends the connection with RST."""
     DEAF = auto()
@@ -121,7 +121,7 @@ class Wire:
                 async with self._arrived:
                     peer.heads.append(head)
                     self._arrived.notify_all()
-                if not await self._play(script, writer):
+                if not await self._play(script, reader, writer):
                     return
                 if DEAF in script:
                     peer.bodies.append(await reader.read())
@@ -131,7 +131,7 @@ class Wire:
             peer.gone.set()
             writer.transport.abort()
 
-    async def _play(self, script: Script, writer: asyncio.StreamWriter) -> bool:
+    async def _play(self, script: Script, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         for step in script:
             if isinstance(step, bytes):
                 writer.write(step)
@@ -143,7 +143,8 @@ class Wire:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 return False
             elif step is CLOSE:
-                writer.close()
+                writer.write_eof()
+                await reader.read()
                 return False
         return True
 
