@@ -69,8 +69,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """From the request's first byte to the first event's first; for a crowd the time to connect is in it."""
     cpu_seconds: dict[str, float]
     """By process: `gateway`, `load` and the phase's `other_pids`."""
-    stolen_seconds: float
-    """Taken from this machine by its host."""
+    foreign_seconds: float
+    """CPU that this machine spent on other processes than these, or that its host took from it."""
     rss_before: int = 0
     """Of the gateway, in bytes, before the first request."""
     rss_peak: int = 0

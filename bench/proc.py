@@ -3,6 +3,7 @@
 A gateway may work in threads (the kernel counts them as one process) and in child processes (which are looked for). Linux only.
 """
 
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
@@ -56,10 +57,13 @@ def memory(pid: int) -> Memory:
     return Memory(rss=sum(one.rss for one in found), pss=sum(one.pss for one in found))
 
 
-def stolen_seconds() -> float:
-    """Returns how long this machine's processors had work and were kept from it by the host, since it started."""
-    cpu = (_PROC / "stat").read_text().split("\n", 1)[0].split()
-    return int(cpu[8]) * _TICK_SECONDS
+def busy_seconds() -> float:
+    """Returns how long this machine's processors worked for processes, since it started; the sum over all of them.
+
+    What the host took from them counts too, and what they did for interrupts does not.
+    """
+    _, user, nice, system, _, _, _, _, stolen, *_ = (_PROC / "stat").read_text().split("\n", 1)[0].split()
+    return (int(user) + int(nice) + int(system) + int(stolen)) * _TICK_SECONDS
 
 
 def _stat(pid: int) -> list[str]:
@@ -89,15 +93,20 @@ def _memory(pid: int) -> Memory | None:
 
 def listener(port: int) -> int | None:
     """Returns the process that listens on a TCP port, the first of its family; None if there is none that may be looked into."""
-    inodes = {inode for table in ("tcp", "tcp6") for inode in _listening(table, port)}
-    for entry in sorted((entry for entry in _PROC.iterdir() if entry.name.isdecimal()), key=lambda entry: int(entry.name)):
-        try:
-            held = {str(descriptor.readlink()) for descriptor in (entry / "fd").iterdir()}
-        except OSError:
-            continue
-        if any(f"socket:[{inode}]" in held for inode in inodes):
-            return int(entry.name)
-    return None
+    sockets = {f"socket:[{inode}]" for table in ("tcp", "tcp6") for inode in _listening(table, port)}
+    pids = sorted(int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal())
+    return next((pid for pid in pids if not sockets.isdisjoint(_descriptors(pid))), None)
+
+
+def _descriptors(pid: int) -> list[str]:
+    """What a process has open, as far as it may be looked into."""
+    found = []
+    with contextlib.suppress(OSError):
+        for descriptor in (_PROC / str(pid) / "fd").iterdir():
+            # It may be closed by now.
+            with contextlib.suppress(OSError):
+                found.append(str(descriptor.readlink()))
+    return found
 
 
 def _listening(table: str, port: int) -> list[str]:

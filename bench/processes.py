@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -27,11 +29,30 @@ class RefusedError(Exception):
     """A load generator could not measure a phase."""
 
 
+@dataclasses.dataclass
+class Child:
+    """One of the benchmark's own servers."""
+
+    pid: int
+    facts: Mapping[str, int]
+    """What it said of itself when it was ready."""
+    parting: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """What it said when it ended."""
+
+
 @asynccontextmanager
-async def child(module: str, *arguments: str) -> AsyncIterator[tuple[int, dict[str, int]]]:
-    """Runs one of the benchmark's own servers; gives its process id and what it said of itself."""
+async def child(module: str, *arguments: str) -> AsyncIterator[Child]:
+    """Runs one of the benchmark's own servers.
+
+    Raises:
+        StartError: It did not come up.
+    """
     async with _process(sys.executable, "-m", module, *arguments) as process:
-        yield process.pid, json.loads(await _line(process, module))
+        running = Child(process.pid, json.loads(await _line(process, module)))
+        yield running
+    assert process.stdout is not None
+    if said := (await process.stdout.read()).split(b"\n")[:-1]:
+        running.parting = json.loads(said[-1])
 
 
 class Generator:
@@ -59,7 +80,11 @@ class Generator:
 
 @asynccontextmanager
 async def generator(module: str) -> AsyncIterator[Generator]:
-    """Runs a load generator."""
+    """Runs a load generator.
+
+    Raises:
+        StartError: It did not come up.
+    """
     async with _process(sys.executable, "-m", module) as process:
         await _line(process, module)
         yield Generator(process)
@@ -67,7 +92,11 @@ async def generator(module: str) -> AsyncIterator[Generator]:
 
 @asynccontextmanager
 async def twinspan(directory: Path, upstream_port: int, collector_port: int, token: str) -> AsyncIterator[tuple[int, int, int]]:
-    """Runs the gateway as its users do, with a tenth of its traces sampled and exported; gives its process id and both ports."""
+    """Runs the gateway as its users do, with a tenth of its traces sampled and exported; gives its process id and both ports.
+
+    Raises:
+        StartError: It did not come up.
+    """
     configuration = {
         "server": {"listen_addr": "127.0.0.1:0", "grpc_addr": "127.0.0.1:0", "log_level": "warning"},
         # No list of models: the mock has one for every behaviour.
@@ -83,21 +112,32 @@ async def twinspan(directory: Path, upstream_port: int, collector_port: int, tok
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector_port}",
         "OTEL_METRICS_EXPORTER": "none",
     }
-    async with _process(str(_TWINSPAN), "serve", "--config", str(path), variables=variables) as process:
-        rest = await _match(process, r"^REST\s+http://127\.0\.0\.1:(\d+)/v1")
-        grpc = await _match(process, r"^gRPC\s+127\.0\.0\.1:(\d+)")
-        yield process.pid, int(rest), int(grpc)
+    log = directory / "twinspan.log"
+    with log.open("wb") as stderr:
+        async with _process(str(_TWINSPAN), "serve", "--config", str(path), variables=variables, stderr=stderr) as process:
+            try:
+                rest = await _match(process, r"^REST\s+http://127\.0\.0\.1:(\d+)/v1")
+                grpc = await _match(process, r"^gRPC\s+127\.0\.0\.1:(\d+)")
+            except StartError as error:
+                raise StartError(f"{error}\n{log.read_text(errors='replace')[-2000:]}") from None
+            yield process.pid, int(rest), int(grpc)
 
 
 @asynccontextmanager
-async def _process(*command: str, variables: Mapping[str, str] | None = None) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, **(variables or {})},
-        start_new_session=True,  # Ctrl-C reaches the runner, which ends them in order
-    )
+async def _process(
+    *command: str, variables: Mapping[str, str] | None = None, stderr: IO[bytes] | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+            env={**os.environ, **(variables or {})},
+            start_new_session=True,  # Ctrl-C reaches the runner, which ends them in order
+        )
+    except OSError as error:
+        raise StartError(f"{command[0]}: {error.strerror}") from None
     try:
         yield process
     finally:
@@ -113,8 +153,11 @@ async def _process(*command: str, variables: Mapping[str, str] | None = None) ->
 
 async def _line(process: asyncio.subprocess.Process, name: str, seconds: float = _READY_SECONDS) -> bytes:
     assert process.stdout is not None
-    async with asyncio.timeout(seconds):
-        line = await process.stdout.readline()
+    try:
+        async with asyncio.timeout(seconds):
+            line = await process.stdout.readline()
+    except TimeoutError:
+        raise StartError(f"{name} said nothing for {seconds:.0f} s") from None
     if not line:
         raise StartError(f"{name} ended with code {await process.wait()}")
     return line

@@ -29,7 +29,7 @@ class Tally:
     def start(self) -> None:
         """Begins to count, now that the load is steady."""
         self._cpu = self._cpu_seconds()
-        self._stolen = proc.stolen_seconds()
+        self._busy = proc.busy_seconds()
         self._started = time.perf_counter()
         self._recording = True
 
@@ -37,9 +37,11 @@ class Tally:
         """Counts no more."""
         self._recording = False
         self._seconds = time.perf_counter() - self._started
-        self._stolen = proc.stolen_seconds() - self._stolen
+        busy = proc.busy_seconds() - self._busy
         now = self._cpu_seconds()
         self._cpu = {name: now[name] - before for name, before in self._cpu.items()}
+        self._foreign = max(0.0, busy - sum(self._cpu.values()))
+        self._see_memory()
 
     def opened(self) -> None:
         """Counts a stream of a crowd that arrived."""
@@ -70,14 +72,11 @@ class Tally:
 
     async def watch_memory(self) -> None:
         """Looks at the gateway's memory from time to time, until it is cancelled."""
-        pid = self._phase.gateway_pid
-        if pid is None:
+        if self._phase.gateway_pid is None:
             return
-        self._rss_before = proc.memory(pid).rss
+        self._rss_before = proc.memory(self._phase.gateway_pid).rss
         while True:
-            now = proc.memory(pid)
-            self._rss_peak = max(self._rss_peak, now.rss)
-            self._pss_peak = max(self._pss_peak, now.pss)
+            self._see_memory()
             await asyncio.sleep(_MEMORY_INTERVAL_SECONDS)
 
     def outcome(self) -> Outcome:
@@ -91,12 +90,19 @@ class Tally:
             latency=spread(self._latencies),
             first=spread(self._firsts),
             cpu_seconds=self._cpu,
-            stolen_seconds=self._stolen,
+            foreign_seconds=self._foreign,
             rss_before=self._rss_before,
             rss_peak=self._rss_peak,
             pss_peak=self._pss_peak,
             most_open=self._most_open,
         )
+
+    def _see_memory(self) -> None:
+        if self._phase.gateway_pid is None:
+            return
+        now = proc.memory(self._phase.gateway_pid)
+        self._rss_peak = max(self._rss_peak, now.rss)
+        self._pss_peak = max(self._pss_peak, now.pss)
 
     def _cpu_seconds(self) -> dict[str, float]:
         pids = dict(self._phase.other_pids)

@@ -1,10 +1,13 @@
-"""The workloads: what is sent, over how many connections, and what the gateway's cost may be."""
+"""The workloads: what is sent, over how many connections, and what the gateway may cost."""
 
 import dataclasses
 
 from bench.behaviour import UNARY, Behaviour
 
 STREAM_CHUNKS = 100
+MOST_IDLE_MB = 120.0
+"""What the gateway may take before any request, without the embedded model."""
+
 _STREAM = Behaviour(STREAM_CHUNKS, per_turn=10).model
 _SLOW_STREAM = Behaviour(STREAM_CHUNKS, pause_milliseconds=50).model
 
@@ -28,6 +31,10 @@ class Workload:
     """For a crowd of streams that are open at once: over which time they arrive."""
     most: float | None = None
     """The highest CPU per unit that is aimed at, as a multiple of the floor's, or of the echo's for gRPC."""
+    most_first_ms: float | None = None
+    """For a crowd: the longest that 99 of 100 streams may wait for their first event."""
+    most_stream_kb: float | None = None
+    """For a crowd: the most memory that a stream may take."""
 
     @property
     def unit(self) -> str:
@@ -42,10 +49,18 @@ ALL = (
     Workload("W2", "small stream", _STREAM, 32, chunks=STREAM_CHUNKS, most=2.5),
     Workload("W3", "200 KB agent request", UNARY, 1, kind="agent", most=2.5),
     Workload("W3", "200 KB agent request", UNARY, 16, kind="agent", most=3.0),
-    Workload("W4", "1,000 streams at once", _SLOW_STREAM, 1000, chunks=STREAM_CHUNKS, arrival_seconds=2.0),
+    Workload(
+        "W4",
+        "slow streams",
+        _SLOW_STREAM,
+        1000,
+        chunks=STREAM_CHUNKS,
+        arrival_seconds=2.0,
+        most_first_ms=250,
+        most_stream_kb=60,
+    ),
     Workload("W7", "small chat, gRPC", UNARY, 1, grpc=True, most=1.5),
     Workload("W7", "small chat, gRPC", UNARY, 32, grpc=True, most=1.5),
     Workload("W7", "small stream, gRPC", _STREAM, 1, chunks=STREAM_CHUNKS, grpc=True, most=1.5),
     Workload("W7", "small stream, gRPC", _STREAM, 32, chunks=STREAM_CHUNKS, grpc=True, most=1.5),
 )
-MODELS = sorted({workload.model for workload in ALL})
