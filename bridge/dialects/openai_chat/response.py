@@ -109,7 +109,7 @@ def _message(message: content_pb2.Message) -> dict[str, Any]:
 
 def _tool_call(call: content_pb2.ToolCall) -> dict[str, Any]:
     fields: dict[str, Any] = {"id": call.id, "type": call.type or "function"}
-    if not call.type or call.name or call.arguments:
+    if not call.type or call.name or call.arguments or call.function_extra:
         fields["function"] = {"name": call.name, "arguments": call.arguments}
         put_extra(fields["function"], call.function_extra)
     put_extra(fields, call.extra)

@@ -11,6 +11,8 @@ from bridge.dialects.openai_chat.response import FINISH_REASON_NAMES, ROLE_NAMES
 DONE = b"data: [DONE]\n\n"
 """What ends a stream, after an error too."""
 
+_OWN_FIELDS = frozenset({"id", "object", "created", "model", "service_tier", "system_fingerprint", "choices"})
+
 
 class StreamRenderer:
     """Writes the events of one stream, in order.
@@ -19,7 +21,7 @@ class StreamRenderer:
     with the stream.
     """
 
-    __slots__ = ("_head", "_include_usage", "_text_head", "_text_tail")
+    __slots__ = ("_fields", "_head", "_include_usage", "_text_head", "_text_tail")
 
     def __init__(self, *, include_usage: bool) -> None:
         """Makes a renderer.
@@ -43,7 +45,7 @@ class StreamRenderer:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _set_head(self, info: chat_pb2.ResponseInfo) -> None:
-        fields: dict[str, Any] = {"id": info.id, "object": "chat.completion.chunk"}
+        self._fields = fields = {"id": info.id, "object": "chat.completion.chunk"}
         put_info(fields, info)
         self._head = b"data: " + orjson.dumps(fields)[:-1] + b',"choices":['
         self._text_head = self._head + b'{"index":0,"delta":{"content":'
@@ -58,14 +60,17 @@ class StreamRenderer:
         if self._include_usage:
             tail["usage"] = usage(chunk.usage) if has_usage else None
         put_extra(tail, chunk.extra)
-        choices = orjson.dumps([_choice(choice) for choice in chunk.choices])[1:]
-        return self._head + choices + (b"," + orjson.dumps(tail)[1:] if tail else b"}") + b"\n\n"
+        choices = [_choice(choice) for choice in chunk.choices]
+        if chunk.extra and not _OWN_FIELDS.isdisjoint(chunk.extra):  # what came with an unexpected type stands in its own place
+            return b"data: " + orjson.dumps({**self._fields, "choices": choices, **tail}) + b"\n\n"
+        return self._head + orjson.dumps(choices)[1:] + (b"," + orjson.dumps(tail)[1:] if tail else b"}") + b"\n\n"
 
 
 def _choice(choice: chat_pb2.ChoiceDelta) -> dict[str, Any]:
     delta: dict[str, Any] = {}
-    if choice.role:
-        delta["role"] = ROLE_NAMES[choice.role]
+    role = ROLE_NAMES.get(choice.role)
+    if role is not None:
+        delta["role"] = role
     if choice.HasField("text"):
         delta["content"] = choice.text
     if choice.HasField("reasoning"):

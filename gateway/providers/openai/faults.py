@@ -4,10 +4,10 @@ The reader is tolerant: providers answer with OpenAI's envelope, with one of the
 or with nothing, and each of these becomes a clear error of the gateway.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.errors import GatewayError, UpstreamFacts
@@ -30,11 +30,14 @@ _CODES: Mapping[str, ErrorKind.ValueType] = {
     "context_length_exceeded": ErrorKind.ERROR_KIND_CONTEXT_EXCEEDED,
     "insufficient_quota": ErrorKind.ERROR_KIND_QUOTA_EXHAUSTED,
     "model_not_found": ErrorKind.ERROR_KIND_MODEL_NOT_FOUND,
+    "rate_limit_exceeded": ErrorKind.ERROR_KIND_RATE_LIMITED,
 }
 _TYPES: Mapping[str, ErrorKind.ValueType] = {
     "exceed_context_size_error": ErrorKind.ERROR_KIND_CONTEXT_EXCEEDED,  # llama.cpp's servers
+    "insufficient_quota": ErrorKind.ERROR_KIND_QUOTA_EXHAUSTED,
 }
 _MESSAGE_LIMIT = 2000
+_FACT_LIMIT = 256
 
 
 def of_status(status: int, headers: Mapping[str, str], body: bytes, provider: str) -> GatewayError:
@@ -59,12 +62,12 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, provider: st
     )
 
 
-def in_band(error: Any, provider: str) -> GatewayError:
-    """Returns the error that a provider sent where a chunk was expected; `error` is the value of its field `error`."""
-    message, facts = _facts(error, 0)
+def in_band(error: bytes, provider: str) -> GatewayError:
+    """Returns the error that a provider sent where a chunk was expected; `error` is its field `error`, as JSON text."""
+    message, facts = _facts(_json(error), 0)
     code = facts.code or ""
-    status = int(code) if code.isdigit() and 400 <= int(code) < 600 else 0
-    kind = _CODES.get(code) or _KINDS.get(status) or ErrorKind.ERROR_KIND_PROVIDER_ERROR
+    status = int(code) if code.isascii() and code.isdecimal() and len(code) == 3 else 0
+    kind = _CODES.get(code) or _TYPES.get(facts.type or "") or _KINDS.get(status) or ErrorKind.ERROR_KIND_PROVIDER_ERROR
     return GatewayError(kind, message or f"The provider '{provider}' ended the stream with an error.", provider=provider)
 
 
@@ -84,31 +87,36 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _envelope(body: bytes, status: int) -> tuple[str | None, UpstreamFacts]:
-    try:
-        fields = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None, UpstreamFacts(status)
+    fields = _json(body)
     if isinstance(fields, list) and fields:  # one vendor wraps its envelope in an array
         fields = fields[0]
     if not isinstance(fields, dict):
         return None, UpstreamFacts(status)
-    return _facts(fields.get("error", fields), status)
+    return _facts(fields.get("error") or fields, status)
+
+
+def _json(text: bytes) -> Any:
+    """Returns what a JSON text says; None if it is none. The standard library's reader forgives more than others."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _facts(error: Any, status: int) -> tuple[str | None, UpstreamFacts]:
     if isinstance(error, str):
-        return error[:_MESSAGE_LIMIT], UpstreamFacts(status)
+        return _text(error, _MESSAGE_LIMIT), UpstreamFacts(status)
     if not isinstance(error, dict):
         return None, UpstreamFacts(status)
-    message = _text(error.get("message")) or _text(error.get("detail"))
-    facts = UpstreamFacts(status, _text(error.get("type")), _text(error.get("param")), _text(error.get("code")))
-    return (message[:_MESSAGE_LIMIT] if message else None), facts
+    message = _text(error.get("message"), _MESSAGE_LIMIT) or _text(error.get("detail"), _MESSAGE_LIMIT)
+    kind, param, code = (_text(error.get(name), _FACT_LIMIT) for name in ("type", "param", "code"))
+    return message, UpstreamFacts(status, kind, param, code)
 
 
-def _text(value: Any) -> str | None:
-    """Returns a string or number as text; providers send numeric codes where OpenAI sends strings."""
-    if isinstance(value, str):
-        return value
+def _text(value: Any, limit: int) -> str | None:
+    """Returns a string or number as text, cut to `limit` characters; providers send numeric codes where OpenAI sends strings."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    return None
+        value = str(value)
+    if not isinstance(value, str) or not value:
+        return None
+    return value[:limit].encode("utf-8", "replace").decode()  # half a surrogate pair is text to JSON and to nobody else

@@ -138,7 +138,7 @@ def _tool(tool: content_pb2.Tool) -> Any:
 
 def _tool_call(call: content_pb2.ToolCall) -> _Fields:
     fields: _Fields = {"id": call.id, "type": call.type or "function"}
-    if not call.type or call.name or call.arguments:
+    if not call.type or call.name or call.arguments or call.function_extra:
         fields["function"] = function = {"name": call.name, "arguments": call.arguments}
         if call.function_extra:
             _extra(function, call.function_extra)

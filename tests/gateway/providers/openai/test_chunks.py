@@ -92,7 +92,7 @@ def test_nearly_every_chunk_becomes_a_text_and_nothing_else() -> None:
         {"reasoning_content": None},
         {"tool_calls": None, "function_call": None},
     ],
-    ids=lambda nulls: ", ".join(nulls),
+    ids=", ".join,
 )
 def test_nulls_that_say_nothing_do_not_make_a_text_more_than_a_text(nulls: dict[str, None]) -> None:
     events = Provider().sends(chunk(choice({"content": "a", **nulls})), chunk(choice({"content": "b", **nulls}), usage=None))
@@ -357,14 +357,14 @@ def test_what_has_an_unexpected_type_reaches_the_client_as_it_came(more: dict[st
 
 def test_numbers_keep_the_form_in_which_they_came() -> None:
     payload = (
-        b'{"id":"1","created":1,"model":"m","cost":0.10,"huge":1e400,"big":123456789012345678901234567890,'
+        b'{"id":"1","created":1,"model":"m","cost":0.10,"huge":1e400 ,"big":123456789012345678901234567890,'
         b'"choices":[{"index":0,"delta":{"content":"a","x":1.0},"logprobs":{"content":[{"logprob":-0.10}]}}]}'
     )
     provider = Provider()
     shown = provider.renderer.render(chat_pb2.StreamResponse(events=provider.sends(payload)))
     for text in (
-        b'"cost":0.10,',
-        b'"huge":1e400,',
+        b'"cost":0.10',
+        b'"huge":1e400',
         b'"big":123456789012345678901234567890',
         b'"x":1.0}',
         b'{"content":[{"logprob":-0.10}]}',
@@ -374,11 +374,7 @@ def test_numbers_keep_the_form_in_which_they_came() -> None:
 
 texts = st.text(st.characters(codec="utf-8"), max_size=12)
 json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**70)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | texts,
+    st.none() | st.booleans() | st.integers(-(2**63), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=5,
 )
@@ -460,7 +456,7 @@ answers = st.builds(
                             required={
                                 "id": texts,
                                 "type": st.sampled_from(["function", "custom"]),
-                                "function": objects(required={"name": texts, "arguments": texts}),
+                                "function": objects(required={"name": texts.filter(bool), "arguments": texts}),
                             }
                         )
                         | objects(required={"id": texts, "type": st.just("custom"), "custom": json_values}),
