@@ -10,8 +10,8 @@ from bridge.cli.client import Client, GrpcClient, Outcome, RestClient, Turn
 from bridge.cli.problem import Problem
 
 
-def connect(arguments: argparse.Namespace) -> Client:
-    """Returns a client for the gateway that the arguments name.
+def connect(arguments: argparse.Namespace, max_tokens: int | None = None) -> Client:
+    """Returns a client for the gateway that the arguments name, which cuts answers off at `max_tokens`.
 
     Raises:
         Problem: There is no credential.
@@ -20,8 +20,8 @@ def connect(arguments: argparse.Namespace) -> Client:
     if not token:
         raise Problem("No credential. Give one with --token or in TWINSPAN_TOKEN; `twinspan serve` shows it at its start.", 2)
     if arguments.grpc:
-        return GrpcClient(arguments.grpc, token)
-    return RestClient(arguments.url or os.environ.get("TWINSPAN_URL") or "http://127.0.0.1:8080", token)
+        return GrpcClient(arguments.grpc, token, max_tokens)
+    return RestClient(arguments.url or os.environ.get("TWINSPAN_URL") or "http://127.0.0.1:8080", token, max_tokens)
 
 
 async def run_models(arguments: argparse.Namespace) -> None:
@@ -36,7 +36,7 @@ async def run_models(arguments: argparse.Namespace) -> None:
 
 async def run_chat(arguments: argparse.Namespace) -> None:
     """Answers one prompt, or holds a conversation until the input ends."""
-    client = connect(arguments)
+    client = connect(arguments, arguments.max_tokens)
     try:
         model = arguments.model or await _first_model(client)
         prompt = " ".join(arguments.prompt)

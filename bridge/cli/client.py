@@ -77,8 +77,15 @@ class Client(Protocol):
 class RestClient:
     """Talks to a bridge over HTTP."""
 
-    def __init__(self, url: str, token: str) -> None:
-        """Makes a client; `url` has no `/v1`."""
+    def __init__(self, url: str, token: str, max_tokens: int | None = None) -> None:
+        """Makes a client.
+
+        Args:
+            url: The bridge's address, without `/v1`.
+            token: The credential.
+            max_tokens: Where to cut an answer off; None leaves its length to the model.
+        """
+        self._limit = {} if max_tokens is None else {"max_tokens": max_tokens}
         self._url = url.rstrip("/").removesuffix("/v1")
         self._http = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {token}"}, timeout=httpx.Timeout(300.0, connect=_CONNECT_SECONDS)
@@ -91,6 +98,7 @@ class RestClient:
             "messages": [{"role": turn.role, "content": turn.text} for turn in turns],
             "stream": True,
             "stream_options": {"include_usage": True},
+            **self._limit,
         }
         try:
             async with self._http.stream("POST", f"{self._url}/v1/chat/completions", json=body) as response:
@@ -128,9 +136,10 @@ class RestClient:
 class GrpcClient:
     """Talks to a core over gRPC."""
 
-    def __init__(self, target: str, token: str) -> None:
-        """Makes a client; `target` is `host:port`."""
+    def __init__(self, target: str, token: str, max_tokens: int | None = None) -> None:
+        """Makes a client; `target` is `host:port`, and the rest as for `RestClient`."""
         self._target = target
+        self._max_tokens = max_tokens
         self._channel = grpc.aio.insecure_channel(target)
         self._chat = ChatServiceStub(self._channel)
         self._models = ModelsServiceStub(self._channel)
@@ -144,6 +153,7 @@ class GrpcClient:
                 messages=[
                     content_pb2.Message(role=content_pb2.Role.Value(f"ROLE_{turn.role.upper()}"), text=turn.text) for turn in turns
                 ],
+                max_tokens=self._max_tokens,
             )
         )
         call = self._chat.Stream(request, metadata=self._metadata)

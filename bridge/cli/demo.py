@@ -13,6 +13,7 @@ from bridge.cli.serve import gateway
 from gateway import app
 
 _PROMPT = "In one short sentence, what is a gateway?"
+_MAX_TOKENS = 200
 _TRACE_SECONDS = 5.0
 _SHOWN_ATTRIBUTES = (
     "http.response.status_code",
@@ -36,8 +37,8 @@ async def run_demo(_arguments: argparse.Namespace) -> None:
         token = running.core.new_token or ""
         model = running.core.model_names()[0]
         clients: Sequence[tuple[str, Client]] = (
-            (f"REST, {running.bridge.url}", RestClient(running.bridge.url, token)),
-            (f"gRPC, {running.core.grpc_url}", GrpcClient(running.core.grpc_url, token)),
+            (f"REST, {running.bridge.url}", RestClient(running.bridge.url, token, _MAX_TOKENS)),
+            (f"gRPC, {running.core.grpc_url}", GrpcClient(running.core.grpc_url, token, _MAX_TOKENS)),
         )
         for surface, client in clients:
             print(f"\n=== {surface}, model {model}\n> {_PROMPT}")

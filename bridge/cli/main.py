@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("chat", help="talk to a model through a running gateway")
     command.add_argument("prompt", nargs="*", help="what to ask; without it, a conversation begins")
     command.add_argument("--model", help="the model or agent (default: the first that the gateway lists)")
+    command.add_argument("--max-tokens", type=int, metavar="N", help="cut an answer off after N tokens")
     command.add_argument("-q", "--quiet", action="store_true", help="show the answer alone")
     _add_connection(command)
     command.set_defaults(run=_running("chat", "run_chat"))

@@ -157,9 +157,10 @@ async def test_chat_streams_an_answer_over_either_surface(upstream: Upstream, tm
         assert (answer.code, answer.out) == (0, "Hello!\n"), answer.err
         assert f"acme/{MODEL}" in answer.err
         assert "9 tokens in, 3 out" in answer.err
-        talk = await run("chat", *where, "-q", cwd=tmp_path, stdin="One\nTwo\n", TWINSPAN_TOKEN=TOKEN)
+        talk = await run("chat", *where, "-q", "--max-tokens", "7", cwd=tmp_path, stdin="One\nTwo\n", TWINSPAN_TOKEN=TOKEN)
         assert talk.out.replace("> ", "").split() == ["Hello!", "Hello!"]
         assert [message["content"] for message in upstream.requests[-1].body["messages"]] == ["One", "Hello!", "Two"]
+        assert upstream.requests[-1].body["max_tokens"] == 7
         models = await run("models", *where, cwd=tmp_path, TWINSPAN_TOKEN=TOKEN)
         assert models.out == f"{MODEL}\n"
         wrong = await run("chat", *where, "--model", "nobody", "Hi", cwd=tmp_path, TWINSPAN_TOKEN=TOKEN)

@@ -40,8 +40,13 @@ def chat(**fields: Any) -> chat_pb2.ChatRequest:
         (chat(tools_json=b"[1]"), "tools_json"),
         (chat(tools=[content_pb2.Tool(name="f", parameters="{")]), "tools[0].parameters"),
         (chat(tool_choice=content_pb2.ToolChoice(json="nope")), "tool_choice.json"),
-        (chat(messages=[content_pb2.Message(parts=[content_pb2.Part(json='{"a":')])]), "messages[0].parts[0].json"),
-        (chat(messages=[content_pb2.Message(text="x", extra={"y": "}"})]), "messages[0].extra.y"),
+        (
+            chat(messages=[content_pb2.Message(role=content_pb2.ROLE_USER, parts=[content_pb2.Part(json='{"a":')])]),
+            "messages[0].parts[0].json",
+        ),
+        (chat(messages=[content_pb2.Message(role=content_pb2.ROLE_USER, text="x", extra={"y": "}"})]), "messages[0].extra.y"),
+        (chat(messages=[content_pb2.Message(role=99, text="x")]), "messages[0].role"),  # type: ignore[arg-type]  # of a newer client
+        (chat(temperature=float("nan")), "temperature"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -32,6 +32,7 @@ _TOOL_CHOICES: Mapping[str, ToolChoiceMode.ValueType] = {
     "required": content_pb2.TOOL_CHOICE_MODE_REQUIRED,
 }
 _BOOLEAN = msgspec.json.Decoder(bool | None)
+_MODEL = msgspec.json.Decoder(str | None)
 _STOP = msgspec.json.Decoder(str | list[str] | None)
 
 
@@ -94,6 +95,10 @@ def _stream_options(body: Any, raw: Raw) -> None:
 _DELIVERY: Mapping[str, Reader] = {"stream": _stream, "stream_options": _stream_options}
 
 
+def _model(chat: Any, raw: Raw) -> None:
+    chat.model = decoded(_MODEL, raw, "a string") or ""
+
+
 def _tool_choice(chat: Any, raw: Raw) -> None:
     match msgspec.json.decode(raw):
         case None:
@@ -127,7 +132,7 @@ _RESPONSE_FORMAT: Mapping[str, Reader] = {
 }
 
 _CHAT: Mapping[str, Reader] = {
-    "model": scalar("model", str),
+    "model": _model,
     "tool_choice": _tool_choice,
     "parallel_tool_calls": scalar("parallel_tool_calls", bool),
     "temperature": scalar("temperature", float),

@@ -53,8 +53,8 @@ def encode(chat: chat_pb2.ChatRequest, *, model: str, stream: bool, stream_optio
     if stream:
         fields["stream"] = True
         if stream_options:
-            given = orjson.loads(chat.extra["stream_options"]) if options is not None else {}
-            fields["stream_options"] = {**given, "include_usage": True}
+            given = orjson.loads(chat.extra["stream_options"]) if options is not None else None
+            fields["stream_options"] = {**(given or {}), "include_usage": True}
     if not texts:
         return orjson.dumps(fields)
     # Long texts are put between the others in one step: as fragments they would be copied several times while the body grows.
