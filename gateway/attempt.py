@@ -6,6 +6,7 @@ moves them. An attempt never repeats itself.
 
 import asyncio
 from collections.abc import Awaitable
+from enum import Enum, auto
 
 from twinspan.v1 import chat_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
@@ -23,6 +24,17 @@ _ERROR_BODY_LIMIT = 64 * 1024
 _BODY_LIMIT = 64 * 1024 * 1024
 
 
+class Form(Enum):
+    """In which form an answer is wanted."""
+
+    STREAM = auto()
+    """As events, as they come."""
+    WHOLE = auto()
+    """As the one event of a whole answer."""
+    TEXT = auto()
+    """As the provider's text, if that is a whole answer in OpenAI's form, and else as `WHOLE`."""
+
+
 class Attempt:
     """Asks one target and reads its answer.
 
@@ -30,25 +42,27 @@ class Attempt:
         target: Who is asked.
         status: The HTTP status of the answer; 0 before there is one.
         reader: Reads the answer's chunks, and knows its usage and names.
+        text: The whole answer as text, once it is there; None if it comes as events.
     """
 
-    __slots__ = ("_counts", "_decoder", "_done", "_fault", "_span", "_stream", "_upstream", "reader", "status", "target")
+    __slots__ = ("_counts", "_decoder", "_done", "_fault", "_form", "_span", "_upstream", "reader", "status", "target", "text")
 
-    def __init__(self, target: Target, counts: AttemptCounts, span: AttemptSpan, *, stream: bool) -> None:
+    def __init__(self, target: Target, counts: AttemptCounts, span: AttemptSpan, form: Form) -> None:
         """Makes an attempt, which must be settled.
 
         Args:
             target: Who is asked.
             counts: The attempt's entry in the metrics; ended with the attempt.
             span: The attempt's span; ended with the attempt.
-            stream: Whether the answer shall be streamed.
+            form: How the answer shall come.
         """
         self.target = target
         self.status = 0
         self.reader = chunks.ChunkReader(target.provider.name)
         self._counts = counts
         self._span = span
-        self._stream = stream
+        self._form = form
+        self.text: chat_pb2.CompleteResponse | None = None
         self._decoder = SSEDecoder()
         self._upstream: UpstreamResponse | None = None
         self._done = False
@@ -66,9 +80,10 @@ class Attempt:
             GatewayError: There are no events, so another attempt may be made.
         """
         provider = self.target.provider
-        body = request.encode(chat, model=self.target.model, stream=self._stream, stream_options=provider.stream_options)
+        stream = self._form is Form.STREAM
+        body = request.encode(chat, model=self.target.model, stream=stream, stream_options=provider.stream_options)
         limits = provider.timeouts
-        if self._stream:
+        if stream:
             timeouts = Timeouts(limits.connect, limits.first_token, limits.idle, remaining_seconds)
         else:  # a whole answer comes when it is finished, and is silent until then
             timeouts = Timeouts(limits.connect, remaining_seconds, remaining_seconds, remaining_seconds)
@@ -86,9 +101,13 @@ class Attempt:
         if upstream.status >= 400:
             body = await upstream.read(_ERROR_BODY_LIMIT)
             raise faults.of_status(upstream.status, upstream.headers, body, provider.name)
-        if not self._stream or _is_json(upstream):
+        if not stream or _is_json(upstream):
             response = chat_pb2.StreamResponse()
-            self.reader.read_whole(await upstream.read(_BODY_LIMIT), response)
+            body = await upstream.read(_BODY_LIMIT)
+            if self._form is Form.TEXT:
+                self.text = self.reader.carry_whole(body)
+            if self.text is None:
+                self.reader.read_whole(body, response)
             self._done = True
             self._counts.chunk(self._span.sampled_trace_id)
             return response

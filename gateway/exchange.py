@@ -21,7 +21,7 @@ from twinspan.v1 import chat_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway import failures
-from gateway.attempt import Attempt
+from gateway.attempt import Attempt, Form
 from gateway.chat_request import check, instruct
 from gateway.errors import GatewayError
 from gateway.fold import Fold
@@ -93,20 +93,22 @@ class Exchange:
         self._clock = clock
         self._random = randomness or random.Random()  # noqa: S311 (jitter, not a secret)
 
-    async def complete(self, chat: chat_pb2.ChatRequest, caller: Caller) -> chat_pb2.CompleteResponse:
-        """Answers a chat in one message.
+    async def complete(self, chat: chat_pb2.ChatRequest, caller: Caller, *, as_text: bool = False) -> chat_pb2.CompleteResponse:
+        """Answers a chat in one message; with `as_text` in the provider's own text, if that is in OpenAI's form.
 
         Raises:
             GatewayError: There is no whole answer.
         """
-        fold = Fold()
-        with await self.open(chat, caller, stream=False) as answer:
+        with await self.open(chat, caller, form=Form.TEXT if as_text else Form.WHOLE) as answer:
+            if answer.text is not None:
+                return answer.text
+            fold = Fold()
             fold.add(answer.first)
             while (response := await answer.next()) is not None:
                 fold.add(response)
         return fold.result()
 
-    async def open(self, chat: chat_pb2.ChatRequest, caller: Caller, *, stream: bool = True) -> "Answer":
+    async def open(self, chat: chat_pb2.ChatRequest, caller: Caller, *, form: Form = Form.STREAM) -> "Answer":
         """Begins to answer a chat, and returns the answer once its first events are there.
 
         `caller.answer` then says who answers. The answer must be entered, and left once it is done with, which settles it.
@@ -117,18 +119,16 @@ class Exchange:
         check(chat, trusted=caller.trusted)
         route = self._catalogue().route(chat.model)
         caller.require(route.name)
-        span = self._tracing.chat_span(caller.span, chat, stream=stream)
+        span = self._tracing.chat_span(caller.span, chat, stream=form is Form.STREAM)
         try:
             if route.agent is not None:
                 instruct(chat, route.agent.system_prompt, force=route.agent.force_system_prompt)
-            return await self._first_answer(chat, caller, route, span, stream=stream)
+            return await self._first_answer(chat, caller, route, span, form)
         except BaseException as error:
             span.end(error, attempts=int(caller.answer.get("x-twinspan-attempts", "0")))
             raise
 
-    async def _first_answer(
-        self, chat: chat_pb2.ChatRequest, caller: Caller, route: Route, span: ChatSpan, *, stream: bool
-    ) -> "Answer":
+    async def _first_answer(self, chat: chat_pb2.ChatRequest, caller: Caller, route: Route, span: ChatSpan, form: Form) -> "Answer":
         """Makes attempts until one gives its first events."""
         clock = self._clock
         limit = route.targets[0].provider.timeouts.total
@@ -155,7 +155,7 @@ class Exchange:
                     url=target.provider.url_text,
                     retry_reason=failed[-1].error.kind_name if failed else "",
                 ),
-                stream=stream,
+                form,
             )
             try:
                 response = await attempt.open(chat, self._sender, deadline - clock())
@@ -218,9 +218,10 @@ class Answer:
 
     Attributes:
         first: The first events.
+        text: The whole answer as text, if it was wanted and is one; there are no events then.
     """
 
-    __slots__ = ("_attempt", "_attempts", "_exchange", "_route", "_span", "first")
+    __slots__ = ("_attempt", "_attempts", "_exchange", "_route", "_span", "first", "text")
 
     def __init__(
         self,
@@ -234,6 +235,7 @@ class Answer:
         self._attempt = attempt
         self._attempts = attempts
         self.first = first
+        self.text = attempt.text
         self._span = span
         self._exchange = exchange
         self._route = route

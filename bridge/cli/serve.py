@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -18,6 +17,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from bridge import app as bridge_app
 from bridge.app import BridgeSettings
+from bridge.cli import memory
 from bridge.cli.configuration import explained, load
 from bridge.cli.problem import Problem
 from bridge.server import BridgeServer, ServerSettings
@@ -36,7 +36,6 @@ _CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.enable_retries", 0),
 )
-_COLLECTOR_THRESHOLDS = (20_000, 20, 20)
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -44,7 +43,7 @@ async def run_serve(arguments: argparse.Namespace) -> None:
     """Runs core and bridge in this process until it is told to stop."""
     configuration = load(arguments.config)
     async with gateway(configuration) as running, _signals(running.core.reload) as stop:
-        _settle_collector()
+        memory.settle()
         print(running.greeting(), flush=True)
         await stop.wait()
 
@@ -58,7 +57,7 @@ async def run_core(arguments: argparse.Namespace) -> None:
         registry = CollectorRegistry()
         core = await _core(stack, configuration, export, registry)
         stop = await stack.enter_async_context(_signals(core.reload))
-        _settle_collector()
+        memory.settle()
         print(f"gRPC    {core.grpc_url}\n{_token_line(core)}", end="", flush=True)
         _serve_metrics(stack, configuration, registry)
         await stop.wait()
@@ -73,7 +72,7 @@ async def run_bridge(arguments: argparse.Namespace) -> None:
         channel = await stack.enter_async_context(_remote_channel(arguments))
         bridge = await _bridge(stack, configuration, channel, export, CollectorRegistry())
         stop = await stack.enter_async_context(_signals(_nothing_to_reload))
-        _settle_collector()
+        memory.settle()
         print(f"REST    {bridge.url}/v1   (core: {arguments.core})", flush=True)
         await stop.wait()
 
@@ -256,13 +255,6 @@ def _serve_metrics(stack: AsyncExitStack, configuration: Configuration, registry
 
     stack.callback(stop)
     print(f"metrics http://{host}:{server.server_port}/metrics", flush=True)
-
-
-def _settle_collector() -> None:
-    """Keeps the garbage collector from looking again and again at what was made at start, which stays."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECTOR_THRESHOLDS)
 
 
 @asynccontextmanager

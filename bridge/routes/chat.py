@@ -52,10 +52,10 @@ class ChatRoutes:
         return self._stream_default
 
     async def _complete(self, call: Call, body: ChatBody) -> web.Response:
-        rpc = chat_pb2.CompleteRequest()
+        rpc = chat_pb2.CompleteRequest(accept_openai_json=True)
         body.fill(rpc.chat)
         answer = await call.unary(self._complete_rpc, rpc)
-        return call.json(chat_response.render(answer))
+        return call.json(answer.openai_json or chat_response.render(answer))
 
     async def _stream(self, call: Call, body: ChatBody) -> web.StreamResponse:
         rpc = chat_pb2.StreamRequest()

@@ -14,7 +14,7 @@ class ChatService:
 
     async def Complete(self, request: chat_pb2.CompleteRequest, call: RpcCall) -> chat_pb2.CompleteResponse:  # noqa: N802 (the RPC's name)
         """Answers in one message."""
-        return await self._exchange.complete(request.chat, call)
+        return await self._exchange.complete(request.chat, call, as_text=request.accept_openai_json)
 
     async def Stream(self, request: chat_pb2.StreamRequest, call: RpcCall) -> None:  # noqa: N802 (the RPC's name)
         """Answers as the model speaks."""

@@ -153,6 +153,18 @@ STREAMED = [
 WHOLE = [
     Case("a text", HELLO, says("Hello")),
     Case(
+        "a text in every detail as OpenAI gives it",
+        HELLO,
+        whole(
+            completion(
+                {"role": "assistant", "content": "Grüezi", "refusal": None, "annotations": []},
+                usage={**USAGE, "prompt_tokens_details": {"cached_tokens": 2, "audio_tokens": 0}},
+                service_tier="default",
+                system_fingerprint="fp",
+            )
+        ),
+    ),
+    Case(
         "tool calls, reasoning and unknown fields",
         {**HELLO, "tools": [WEATHER]},
         whole(

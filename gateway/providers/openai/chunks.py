@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw
 from twinspan.v1 import chat_pb2, content_pb2
 from twinspan.v1.content_pb2 import FinishReason, Role
 from twinspan.v1.errors_pb2 import ErrorKind
@@ -16,6 +16,7 @@ from twinspan.v1.errors_pb2 import ErrorKind
 from gateway.errors import GatewayError
 from gateway.providers.openai import faults
 from gateway.providers.openai.call_numbers import CallNumbers
+from gateway.providers.openai.plain import read_plain
 
 _ROLES: Mapping[str, Role.ValueType] = {
     "developer": content_pb2.ROLE_DEVELOPER,
@@ -155,6 +156,21 @@ class ChunkReader:
             GatewayError: The body is not a JSON object, or it is an error.
         """
         self._add(self._object(body), response, "message")
+
+    def carry_whole(self, body: bytes) -> chat_pb2.CompleteResponse | None:
+        """Returns a whole answer as text, if that is what a client of OpenAI's dialect expects; None if it must be read."""
+        answer = read_plain(body)
+        if answer is None:
+            return None
+        self._id, self._created, self._model = answer.id, answer.created, answer.model
+        self._fingerprint, self._tier = answer.system_fingerprint, answer.service_tier
+        self.finish_reasons = [_FINISH_REASONS[choice.finish_reason] for choice in answer.choices]
+        self.has_output = True
+        response = chat_pb2.CompleteResponse(openai_json=body, info=self.info())
+        if answer.usage is not UNSET:
+            _read_usage(_OBJECT.decode(answer.usage) or {}, response.usage)
+            self.usage = response.usage
+        return response
 
     def _object(self, payload: bytes) -> _Fields:
         try:

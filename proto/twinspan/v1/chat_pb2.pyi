@@ -279,6 +279,9 @@ class CompleteRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHAT_FIELD_NUMBER: _builtins.int
+    ACCEPT_OPENAI_JSON_FIELD_NUMBER: _builtins.int
+    accept_openai_json: _builtins.bool
+    """Whether the caller would take the answer as JSON text in OpenAI's form, as the bridge does, which writes that form anyway."""
     @_builtins.property
     def chat(self) -> Global___ChatRequest:
         """What is asked."""
@@ -287,10 +290,11 @@ class CompleteRequest(_message.Message):
         self,
         *,
         chat: Global___ChatRequest | None = ...,
+        accept_openai_json: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_openai_json", b"accept_openai_json", "chat", b"chat"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -325,7 +329,12 @@ class CompleteResponse(_message.Message):
     INFO_FIELD_NUMBER: _builtins.int
     CHOICES_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    OPENAI_JSON_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
+    openai_json: _builtins.bytes
+    """Instead of `choices` and `extra`: the whole answer as it came from the provider, a `chat.completion` in OpenAI's form. Given only
+    if the request accepts it, and only where the provider's answer has that form.
+    """
     @_builtins.property
     def info(self) -> Global___ResponseInfo:
         """What identifies the answer."""
@@ -348,14 +357,20 @@ class CompleteResponse(_message.Message):
         info: Global___ResponseInfo | None = ...,
         choices: _abc.Iterable[Global___Choice] | None = ...,
         usage: _content_pb2.Usage | None = ...,
+        openai_json: _builtins.bytes | None = ...,
         extra: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_usage", b"_usage", "info", b"info", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_openai_json", b"_openai_json", "_usage", b"_usage", "info", b"info", "openai_json", b"openai_json", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_usage", b"_usage", "choices", b"choices", "extra", b"extra", "info", b"info", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_openai_json", b"_openai_json", "_usage", b"_usage", "choices", b"choices", "extra", b"extra", "info", b"info", "openai_json", b"openai_json", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__openai_json: _TypeAlias = _typing.Literal["openai_json"]  # noqa: Y015
+    _WhichOneofArgType__openai_json: _TypeAlias = _typing.Literal["_openai_json", b"_openai_json"]  # noqa: Y015
     _WhichOneofReturnType__usage: _TypeAlias = _typing.Literal["usage"]  # noqa: Y015
     _WhichOneofArgType__usage: _TypeAlias = _typing.Literal["_usage", b"_usage"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__openai_json) -> _WhichOneofReturnType__openai_json | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__usage) -> _WhichOneofReturnType__usage | None: ...
 
 Global___CompleteResponse: _TypeAlias = CompleteResponse  # noqa: Y015
