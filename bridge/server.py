@@ -6,9 +6,11 @@ Above are the routes; below is aiohttp. Each request runs in a task that is canc
 
 import asyncio
 import logging
+import os
+import socket
 import ssl
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -21,6 +23,12 @@ from bridge.router import Endpoint, MethodNotAllowedError, Router
 from bridge.telemetry.http import HttpTelemetry
 
 _log = logging.getLogger(__name__)
+
+_BACKLOG = 2048
+"""How many connections the system keeps waiting."""
+
+_ACCEPTORS = 16
+"""How many connections are let in at a turn of the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +79,9 @@ class BridgeServer:
         self._runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain_seconds)
         await self._runner.setup()
         settings = self._settings
-        site = web.TCPSite(self._runner, settings.host, settings.port, ssl_context=settings.tls, backlog=2048)
+        site = web.TCPSite(self._runner, settings.host, settings.port, ssl_context=settings.tls, backlog=_BACKLOG)
         await site.start()
+        await self._add_acceptors(cast(asyncio.Server, site._server))  # noqa: SLF001 - there is no public way to its sockets
         return int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:
@@ -80,6 +89,18 @@ class BridgeServer:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+
+    async def _add_acceptors(self, server: asyncio.Server) -> None:
+        """Lets several connections in at every turn of the event loop.
+
+        libuv, on which uvloop stands, accepts one connection a turn from each descriptor that it listens on. Under load a turn
+        takes tens of milliseconds, and most of a crowd that arrives would wait for seconds. So it gets the socket several times.
+        """
+        assert self._runner is not None  # noqa: S101 (for the type checker: `start` has set it)
+        for listening in server.sockets:
+            for _ in range(_ACCEPTORS - 1):
+                same = socket.socket(fileno=os.dup(listening.fileno()))
+                await web.SockSite(self._runner, same, ssl_context=self._settings.tls, backlog=_BACKLOG).start()
 
     def _make_request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
         return web.BaseRequest(

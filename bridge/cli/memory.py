@@ -27,8 +27,8 @@ def _keep_freed_memory() -> None:
     """Lets the C library keep up to 16 MB that was freed, where it is glibc; elsewhere it does nothing.
 
     A coding agent's request takes several buffers of some 100 KB. Left to itself, glibc gives them back to the system and asks for
-    them anew with the next request, depending on what lies behind them; every page of them then costs a fault, 90 a request. Buffers
-    over 4 MB are still given back at once.
+    them anew with the next request, depending on what lies behind them; every page of them then costs a fault, 90 a request.
+    Buffers over 4 MB are still given back at once.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

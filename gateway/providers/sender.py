@@ -13,12 +13,13 @@ import socket
 import ssl
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import inf
 from types import TracebackType
 from typing import Final, Self
 
 from aiohttp import ClientOSError, ClientRequest, ClientTimeout, ServerDisconnectedError, TCPConnector, encode_basic_auth
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import AddrInfoType, Connection
 from twinspan.v1.errors_pb2 import ErrorKind
 from yarl import URL
@@ -84,6 +85,17 @@ class _Target:
     basic: str | None
 
 
+class _Protocol(ResponseHandler):
+    """aiohttp's protocol, which in version 3.14 resumes reading with every piece that is taken, although nothing has paused it.
+
+    That costs a tenth of what a piece of a stream costs: the parser is run on nothing, and the transport is told what it knows.
+    """
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+
 class Sender:
     """Sends requests and returns their answers. One per event loop; start it inside the loop, and close it.
 
@@ -130,6 +142,8 @@ class Sender:
             ssl=self._ssl_context if self._ssl_context is not None else True,
             socket_factory=self._make_socket,
         )
+        # There is no public way to another protocol.
+        self._connector._factory = partial(_Protocol, self._loop)  # type: ignore[assignment]  # noqa: SLF001
 
     async def close(self) -> None:
         """Closes all connections at once. Whoever still waits for a connection or reads an answer gets CANCELLED."""
