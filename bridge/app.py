@@ -4,14 +4,16 @@ from dataclasses import dataclass
 
 import grpc
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from twinspan.v1 import admin_pb2, models_pb2
+from twinspan.v1 import admin_pb2, files_pb2, models_pb2
 from twinspan.v1.admin_pb2_grpc import AdminServiceStub
+from twinspan.v1.files_pb2_grpc import FilesServiceStub
 from twinspan.v1.models_pb2_grpc import ModelsServiceStub
 
 from bridge import transcoding
 from bridge.router import Router
-from bridge.routes import models
+from bridge.routes import files, models
 from bridge.routes.chat import ChatRoutes
+from bridge.routes.files import FilesRoutes
 from bridge.routes.operations import OperationsRoutes
 from bridge.server import BridgeServer, ServerSettings
 from bridge.telemetry.http import HttpTelemetry
@@ -40,11 +42,15 @@ def build(channel: grpc.aio.Channel, settings: BridgeSettings, telemetry: HttpTe
     chat = ChatRoutes(channel, stream_default=settings.stream_default, keepalive_seconds=settings.keepalive_seconds)
     operations = OperationsRoutes(HealthStub(channel), telemetry.metrics, settings.version)
     router.add("POST", "/v1/chat/completions", chat.completions)
+    stored = FilesRoutes(channel)
+    router.add("POST", "/v1/files", stored.upload)
+    router.add("GET", "/v1/files/{id}/content", stored.content)
     router.add("GET", "/healthz", operations.healthz)
     router.add("GET", "/readyz", operations.readyz)
     router.add("GET", "/metrics", operations.metrics)
     for descriptor, stub, renderers in (
         (models_pb2.DESCRIPTOR.services_by_name["ModelsService"], ModelsServiceStub(channel), models.RENDERERS),
+        (files_pb2.DESCRIPTOR.services_by_name["FilesService"], FilesServiceStub(channel), files.RENDERERS),
         (admin_pb2.DESCRIPTOR.services_by_name["AdminService"], AdminServiceStub(channel), {}),
     ):
         for method, template, handler in transcoding.routes(descriptor, stub, renderers):

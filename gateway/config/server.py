@@ -39,7 +39,7 @@ class ServerConfig(Section):
     """Where a core without a bridge serves `/metrics`; empty for nowhere."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=1024**3)] = 10 * 1024 * 1024
     """Largest JSON body of a request."""
-    max_upload_bytes: Annotated[int, Field(ge=1024), LATER] = 512 * 1024 * 1024
+    max_upload_bytes: Annotated[int, Field(ge=1024)] = 512 * 1024 * 1024
     """Largest upload, which is streamed."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level that is logged."""
@@ -93,8 +93,9 @@ class StateConfig(Section):
 class StoreConfig(Section):
     """Where files and batches are kept."""
 
-    dir: Annotated[FilePath | None, LATER] = None
-    """The directory of the gateway's own store."""
+    dir: FilePath | None = None
+    """The directory of the gateway's own store, which no two gateways may share; unset, `twinspan/NAME_OF_THE_SECTION` where the
+    system keeps state: `$STATE_DIRECTORY`, `$XDG_STATE_HOME` or `~/.local/state`. A change needs a restart."""
     backend: Annotated[str, LATER] = "local"
     """`local` for the own store, or a provider's name."""
     max_concurrency: Annotated[Count | None, LATER] = None
