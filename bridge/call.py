@@ -5,6 +5,7 @@ ends it.
 """
 
 import asyncio
+import contextlib
 import random
 import re
 from collections.abc import Mapping
@@ -198,8 +199,6 @@ class Upload:
         Raises:
             grpc.aio.AioRpcError: The call failed.
         """
-        try:
+        with contextlib.suppress(asyncio.InvalidStateError):  # it has ended already; the answer says how
             await self._under_way.done_writing()
-        except asyncio.InvalidStateError:
-            pass  # it has ended already; the answer says how
         return await self._under_way

@@ -1,7 +1,7 @@
 """Reads `multipart/form-data` as it comes, a part at a time, at flat memory.
 
-A file's bytes are given on as they arrive; of everything else there is a bound on how much is kept: a boundary, the headers of a part,
-the value of a field, the number of parts. Above it: the routes that take uploads. Source: https://www.rfc-editor.org/rfc/rfc7578.
+A file's bytes are given on as they arrive; of everything else there is a bound on how much is kept: a boundary, the headers of a
+part, the value of a field, the number of parts. Above it: the routes that take uploads. Source: https://www.rfc-editor.org/rfc/rfc7578.
 """
 
 import re

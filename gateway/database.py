@@ -56,8 +56,8 @@ class Database:
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Runs a function on the database and returns its result, once what it changed is on disk.
 
-        The function sees all that ran before it. If it raises, nothing of what it changed stays. A caller that is cancelled while it
-        waits does not know whether its function ran.
+        The function sees all that ran before it. If it raises, nothing of what it changed stays. A caller that is cancelled while
+        it waits does not know whether its function ran.
 
         Raises:
             sqlite3.Error: The database failed, or the disk.
@@ -95,10 +95,10 @@ class Database:
             for work in batch:
                 outcomes.append(self._attempt(work))
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except sqlite3.Error as fault:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            outcomes = [(None, error)] * len(batch)
+            outcomes = [(None, fault)] * len(batch)
         for work, (result, error) in zip(batch, outcomes, strict=True):
             try:
                 work.loop.call_soon_threadsafe(_settle, work.done, result, error)
@@ -110,7 +110,7 @@ class Database:
         self._connection.execute("SAVEPOINT work")
         try:
             result = work.run(self._connection)
-        except Exception as error:  # noqa: BLE001 (whatever it is, its caller gets it)
+        except Exception as error:
             if self._connection.in_transaction:  # the disk's faults end the whole transaction
                 self._connection.execute("ROLLBACK TO work")
                 self._connection.execute("RELEASE work")

@@ -26,7 +26,7 @@ class Identifiers:
             last: The greatest identifier that there is already; empty if there is none.
         """
         self._prefix = prefix
-        self._pattern = re.compile(re.escape(prefix) + r"[0-9a-f]{%d}" % _HEX_DIGITS)
+        self._pattern = re.compile(f"{re.escape(prefix)}[0-9a-f]{{{_HEX_DIGITS}}}")
         self._clock = clock
         self._random = random.SystemRandom()
         self._last = int(last[len(prefix) :][:_TIME_DIGITS], 16) if last else 0

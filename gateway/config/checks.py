@@ -54,7 +54,10 @@ def _keys(config: Config) -> Iterator[tuple[Place, str]]:
         if key.name in names:
             yield ("api_keys", number, "name"), f"'{key.name}' is the name of api_keys[{names[key.name]}] too."
         if key.name == CLIENT_TOKEN:
-            yield ("api_keys", number, "name"), f"'{CLIENT_TOKEN}' is the name under which the administrator's credential owns files."
+            yield (
+                ("api_keys", number, "name"),
+                f"'{CLIENT_TOKEN}' is the name under which the administrator's credential owns files.",
+            )
         names.setdefault(key.name, number)
         token = key.token.get_secret_value()
         if token in tokens:

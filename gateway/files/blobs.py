@@ -115,7 +115,7 @@ class Incoming:
         """Syncs what was written and moves it to its place."""
         with self._lock:
             os.fsync(self._descriptor)
-            os.rename(self._path, place)
+            self._path.rename(place)
             self._close()
 
     def discard(self) -> None:

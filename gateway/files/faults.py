@@ -32,7 +32,7 @@ def storage_faults() -> Iterator[None]:
     try:
         yield
     except InUseError as error:
-        _log.error("%s", error)  # noqa: TRY400 (an operator's mistake, not a fault in the code)
+        _log.error("%s", error)
         raise GatewayError(
             ErrorKind.ERROR_KIND_NOT_CONFIGURED,
             "Another gateway keeps its files in the same place. Whoever runs this one must give it its own (files.dir).",
@@ -41,7 +41,7 @@ def storage_faults() -> Iterator[None]:
         known = _known(error)
         if known is None:
             raise
-        _log.error("Files cannot be kept: %s", error)  # noqa: TRY400 (the disk's fault, not one in the code)
+        _log.error("Files cannot be kept: %s", error)
         raise known from error
 
 

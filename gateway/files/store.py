@@ -4,7 +4,7 @@
     delete   the entry first, then the bytes
 
 So there is never an entry without its bytes, and bytes without an entry are leftovers, which the next start removes. Above it: the
-services of files and of batches. Below it: `gateway.files.blobs` and `gateway.database`, both of which block and are called in threads.
+services of files and of batches. Below it: `gateway.files.blobs`, which blocks and is called in threads, and `gateway.database`.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,8 @@ _log = logging.getLogger(__name__)
 
 _PREFIX = "file-"
 _THREADS = 4
-_PIECE_BYTES = 256 * 1024
+PIECE_BYTES = 256 * 1024
+"""How much is read at a time."""
 _SWEEP_SECONDS = 60.0
 _ID_SHOWN = 64
 _SCHEMA = """
@@ -159,9 +160,7 @@ class FileStore:
         """Returns an id for a file that is yet to be made."""
         return (await self._open()).ids.new()
 
-    async def list(  # noqa: A003 (the RPC's name)
-        self, owner: str | None, *, purpose: str, limit: int, after: str, ascending: bool
-    ) -> tuple[list[Entry], bool]:
+    async def list(self, owner: str | None, *, purpose: str, limit: int, after: str, ascending: bool) -> tuple[list[Entry], bool]:
         """Returns files in the order of their ids, and whether there are more.
 
         Args:
@@ -234,7 +233,7 @@ class FileStore:
         end = entry.bytes if length is None else min(entry.bytes, offset + length)
         try:
             while offset < end:
-                piece = await self._in_thread(content.read, offset, min(_PIECE_BYTES, end - offset))
+                piece = await self._in_thread(content.read, offset, min(PIECE_BYTES, end - offset))
                 if not piece:
                     raise EOFError(f"{entry.id} holds less than its entry says.")
                 offset += len(piece)
@@ -287,7 +286,7 @@ class FileStore:
                 await self._remove_expired()
             except GatewayError:
                 pass  # it is in the log, and tried again
-            except Exception:
+            except Exception:  # noqa: BLE001 (whatever it is, it is logged, and the next round may do better)
                 _log.exception("Files that have expired could not be removed")
             await asyncio.sleep(_SWEEP_SECONDS)
 
@@ -311,12 +310,17 @@ class FileStore:
             with storage_faults():
                 return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
-            future.add_done_callback(lambda done: done.cancelled() or done.exception() or release(done.result()))
+            future.add_done_callback(partial(_release, release))
             raise
 
     async def _in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with storage_faults():
             return await asyncio.get_running_loop().run_in_executor(self._executor, partial(work, *args, **kwargs))
+
+
+def _release(release: Callable[[T], None], done: "Future[T]") -> None:
+    if not done.cancelled() and done.exception() is None:
+        release(done.result())
 
 
 def _row(db: sqlite3.Connection, id: str) -> sqlite3.Row | None:  # noqa: A002 (it is one)
@@ -333,4 +337,6 @@ def _ids(path: Path) -> set[str]:
 
 
 def _not_found(id: str) -> GatewayError:  # noqa: A002 (it is one)
-    return GatewayError(ErrorKind.ERROR_KIND_NOT_FOUND, f"There is no file '{id[:_ID_SHOWN]}'. GET /v1/files lists yours.", param="id")
+    return GatewayError(
+        ErrorKind.ERROR_KIND_NOT_FOUND, f"There is no file '{id[:_ID_SHOWN]}'. GET /v1/files lists yours.", param="id"
+    )
