@@ -33,12 +33,7 @@ class Blobs:
         self._incoming, self._blobs = root / "incoming", root / "blobs"
         for directory in (root, self._incoming, self._blobs):
             directory.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
-        self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._lock)
-            raise InUseError(f"{root} is used by another gateway: give each its own files.dir.") from error
+        self._lock = lock_directory(root)
 
     def close(self) -> None:
         """Lets another process have the directory."""
@@ -149,6 +144,21 @@ class Content:
             if self._open:
                 self._open = False
                 os.close(self._descriptor)
+
+
+def lock_directory(root: Path) -> int:
+    """Locks a directory against other processes, and returns a descriptor; closing it, or the end of the process, unlocks.
+
+    Raises:
+        InUseError: Another process has locked it.
+    """
+    lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise InUseError(f"{root} is used by another gateway: give each its own files.dir and batches.dir.") from error
+    return lock
 
 
 def _sync_directory(directory: Path) -> None:

@@ -10,6 +10,7 @@ services of files and of batches. Below it: `gateway.files.blobs`, which blocks 
 import asyncio
 import logging
 import sqlite3
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -122,11 +123,11 @@ class FileStore:
             opened.blobs.close()
         self._executor.shutdown()
 
-    async def begin(self) -> Upload:
-        """Begins to take a file. The upload must be left, which discards it unless it has been committed."""
+    async def begin(self, *, bounded: bool = True) -> Upload:
+        """Begins to take a file, of any size unless it is `bounded`. The upload must be left; that discards it unless committed."""
         opened = await self._open()
         incoming = await self._acquire(opened.blobs.begin, Incoming.discard)
-        return Upload(incoming, self._in_thread, self._max_bytes())
+        return Upload(incoming, self._in_thread, self._max_bytes() if bounded else sys.maxsize)
 
     async def commit(self, upload: Upload, owner: str, description: Description, *, id: str = "") -> Entry:  # noqa: A002 (it is one)
         """Makes a file of an upload. When this returns, the file is on disk; a cancelled caller may find that it is there.
