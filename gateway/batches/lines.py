@@ -90,8 +90,11 @@ def read_line(raw: bytes, endpoint: str) -> Line:
         raw.decode()  # msgspec does not look into strings that it passes over
         line = _LINE.decode(raw)
     except msgspec.ValidationError as error:
-        place = str(error).rpartition("`$")[2].rstrip("`").removeprefix(".") or None
-        raise LineError("invalid_request", f"This is not a line of a batch: {error}.", place) from None
+        wanted, _, place = str(error).partition(" - at `$")
+        missing = wanted.partition("missing required field `")[2].rstrip("`")
+        if missing:
+            raise LineError("missing_required_parameter", f"'{missing}' must be given.", missing) from None
+        raise LineError("invalid_request", f"This is not a line of a batch: {error}.", place.strip(".`") or None) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise LineError("invalid_json_line", "This line is not parseable as valid JSON.") from None
     if not 1 <= len(line.custom_id) <= _LONGEST_ID:

@@ -164,7 +164,7 @@ class BatchWorker:
                         break
         except LineError as error:
             problems.append(Problem(error.code, error.message))
-        if not total:
+        if not total and not problems:
             problems.append(Problem("empty_file", "The file has no lines."))
         now = self._store.now()
         if problems:
@@ -227,7 +227,7 @@ class BatchWorker:
             if answer.retry_after_seconds is None or attempt == _ATTEMPTS - 1:
                 return answer
             # The line keeps its slot: a provider that is overrun is asked less by all lines.
-            await self._pause(min(max(answer.retry_after_seconds, 2.0**attempt / 2), _LONGEST_PAUSE_SECONDS))
+            await self._pause(min(max(answer.retry_after_seconds, 2.0**attempt / 4), _LONGEST_PAUSE_SECONDS))
             if self._stopping.is_set():
                 return None
         raise AssertionError
