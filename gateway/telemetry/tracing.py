@@ -104,7 +104,7 @@ class ServerSpan(Span):
         self._finish(attributes, error_type, failed=code in _SERVER_FAULTS, description=description)
 
 
-class ChatSpan(Span):
+class OperationSpan(Span):
     """One chat, all its attempts together, as the semantic conventions for generative AI describe a call of a model."""
 
     __slots__ = ("_first_token_at", "_started_at")
@@ -208,7 +208,7 @@ class Tracing:
         span.set_attributes({"rpc.system.name": "grpc", "rpc.method": name})
         return ServerSpan(span)
 
-    def chat_span(self, parent: Span, chat: chat_pb2.ChatRequest, *, stream: bool) -> ChatSpan:
+    def chat_span(self, parent: Span, chat: chat_pb2.ChatRequest, *, stream: bool) -> OperationSpan:
         """Starts the span of one chat.
 
         Args:
@@ -218,9 +218,9 @@ class Tracing:
         """
         span = self._child(parent, "chat", chat.model)
         if span is None:
-            return ChatSpan(None, parent.headers)
+            return OperationSpan(None, parent.headers)
         span.set_attributes(of_request(chat, stream=stream))
-        return ChatSpan(span)
+        return OperationSpan(span)
 
     def attempt_span(
         self, parent: Span, *, provider: str, model: str, number: int, url: str = "", retry_reason: str = ""
