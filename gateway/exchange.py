@@ -23,6 +23,7 @@ from twinspan.v1.errors_pb2 import ErrorKind
 from gateway import failures
 from gateway.attempt import Attempt
 from gateway.errors import GatewayError
+from gateway.providers.provider import Provider
 from gateway.providers.sender import Sender
 from gateway.routing.catalogue import Agent, Catalogue, Route, RoutingState, Target
 from gateway.routing.retry import backoff_seconds
@@ -62,6 +63,9 @@ class Operation(Protocol[_A_co]):
 
     def instruct(self, agent: Agent) -> None:
         """Adds what an agent says to what is asked."""
+
+    def url(self, provider: Provider) -> str:
+        """Returns where a provider is asked, for the attempt's span."""
 
     def attempt(self, target: Target, counts: AttemptCounts, span: AttemptSpan) -> _A_co:
         """Makes an attempt at a target."""
@@ -170,7 +174,7 @@ class Exchange:
                     provider=target.provider.name,
                     model=target.model,
                     number=number,
-                    url=target.provider.url_text,
+                    url=operation.url(target.provider),
                     retry_reason=failed[-1].error.kind_name if failed else "",
                 ),
             )

@@ -15,6 +15,7 @@ from gateway.exchange import Caller, Exchange
 from gateway.operations.chat_request import check, instruct
 from gateway.operations.fold import Fold
 from gateway.providers.openai import chunks, request
+from gateway.providers.provider import Provider
 from gateway.providers.sender import OutboundRequest, Sender, Timeouts, UpstreamResponse
 from gateway.providers.sse import SSEDecoder
 from gateway.routing.catalogue import Agent, Target
@@ -61,6 +62,10 @@ class Chat:
     def instruct(self, agent: Agent) -> None:
         """See `Operation.instruct`."""
         instruct(self._request, agent.system_prompt, force=agent.force_system_prompt)
+
+    def url(self, provider: Provider) -> str:
+        """See `Operation.url`."""
+        return provider.url_text
 
     def attempt(self, target: Target, counts: AttemptCounts, span: AttemptSpan) -> "ChatAttempt":
         """See `Operation.attempt`."""

@@ -105,7 +105,7 @@ class ServerSpan(Span):
 
 
 class OperationSpan(Span):
-    """One chat, all its attempts together, as the semantic conventions for generative AI describe a call of a model."""
+    """One request to a model, all its attempts together, as the semantic conventions for generative AI describe it."""
 
     __slots__ = ("_first_token_at", "_started_at")
 
@@ -222,6 +222,22 @@ class Tracing:
         span.set_attributes(of_request(chat, stream=stream))
         return OperationSpan(span)
 
+    def operation_span(self, parent: Span, operation: str, model: str) -> OperationSpan:
+        """Starts the span of one request to a model that is no chat.
+
+        Args:
+            parent: The RPC's span.
+            operation: What is asked, such as `embeddings`.
+            model: The model or agent that the client names; empty if it names none.
+        """
+        span = self._child(parent, operation, model)
+        if span is None:
+            return OperationSpan(None, parent.headers)
+        span.set_attribute("gen_ai.operation.name", operation)
+        if model:
+            span.set_attribute("gen_ai.request.model", model)
+        return OperationSpan(span)
+
     def attempt_span(
         self, parent: Span, *, provider: str, model: str, number: int, url: str = "", retry_reason: str = ""
     ) -> AttemptSpan:
@@ -247,7 +263,7 @@ class Tracing:
             # A child of a span that is not recorded: every standard sampler decides for it as for its parent, so none is asked.
             return None
         context = trace.set_span_in_context(above, EMPTY)
-        span = self._tracer.start_span(f"{operation} {subject}", context, SpanKind.CLIENT)
+        span = self._tracer.start_span(f"{operation} {subject}".rstrip(), context, SpanKind.CLIENT)
         return span if span.is_recording() else None
 
 
