@@ -1,6 +1,7 @@
 """Builds the bridge from a channel. Which of the two channels it is, nothing here can tell."""
 
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import grpc
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -10,12 +11,14 @@ from twinspan.v1.models_pb2_grpc import ModelsServiceStub
 from twinspan.v1.moderations_pb2_grpc import ModerationsServiceStub
 
 from bridge import transcoding
-from bridge.router import Router
+from bridge.router import Endpoint, Router
 from bridge.routes import models
 from bridge.routes.chat import ChatRoutes
+from bridge.routes.documents import DocumentRoutes
 from bridge.routes.operations import OperationsRoutes
 from bridge.server import BridgeServer, ServerSettings
 from bridge.telemetry.http import HttpTelemetry
+from bridge.telemetry.metrics import HttpMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +40,30 @@ class BridgeSettings:
 
 def build(channel: grpc.aio.Channel, settings: BridgeSettings, telemetry: HttpTelemetry) -> BridgeServer:
     """Returns a bridge to the core at the other end of `channel`, ready to be started."""
+    return BridgeServer(routes(channel, settings, telemetry.metrics), settings.server, telemetry)
+
+
+def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMetrics) -> Router:
+    """Returns the bridge's routes."""
     router = Router()
     chat = ChatRoutes(channel, stream_default=settings.stream_default, keepalive_seconds=settings.keepalive_seconds)
-    operations = OperationsRoutes(HealthStub(channel), telemetry.metrics, settings.version)
-    router.add("POST", "/v1/chat/completions", chat.completions)
-    router.add("GET", "/healthz", operations.healthz)
-    router.add("GET", "/readyz", operations.readyz)
-    router.add("GET", "/metrics", operations.metrics)
+    operations = OperationsRoutes(HealthStub(channel), metrics, settings.version)
+    documents = DocumentRoutes()
+    unavailable = (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)
+    for endpoint in (
+        Endpoint("POST", "/v1/chat/completions", chat.completions, chat.rpcs),
+        Endpoint("GET", "/healthz", operations.healthz, summary="Tells that the process is alive."),
+        Endpoint("GET", "/readyz", operations.readyz, summary="Tells whether requests can be served.", statuses=unavailable),
+        Endpoint("GET", "/metrics", operations.metrics, summary="Gives the metrics, for Prometheus."),
+        Endpoint("GET", "/openapi.json", documents.openapi, summary="Describes this interface."),
+        Endpoint("GET", "/docs", documents.page, summary="Shows this description to people."),
+    ):
+        router.add(endpoint)
     for descriptor, stub, renderers in (
         (moderations_pb2.DESCRIPTOR.services_by_name["ModerationsService"], ModerationsServiceStub(channel), {}),
         (models_pb2.DESCRIPTOR.services_by_name["ModelsService"], ModelsServiceStub(channel), models.RENDERERS),
         (admin_pb2.DESCRIPTOR.services_by_name["AdminService"], AdminServiceStub(channel), {}),
     ):
-        for method, template, handler in transcoding.routes(descriptor, stub, renderers):
-            router.add(method, template, handler)
-    return BridgeServer(router, settings.server, telemetry)
+        for endpoint in transcoding.routes(descriptor, stub, renderers):
+            router.add(endpoint)
+    return router
