@@ -5,23 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from tests.flows.running import TOKEN, Running, configuration, running
-from tests.flows.upstream import Request, Upstream, says, whole
+from tests.flows.upstream import OTHERS, Upstream, by_path, says
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 SERVICES = ["audio", "completions", "embeddings", "images", "moderations", "rerank", "responses"]
-ANSWERS = {
-    "/v1/chat/completions": says("Hello."),
-    "/v1/moderations": whole({"id": "modr-1", "model": "omni-1", "results": [{"flagged": False, "categories": {}}]}),
-}
-
-
-async def answers(http: web.BaseRequest, request: Request) -> web.StreamResponse:
-    """Answers whatever is asked as a provider does."""
-    return await ANSWERS[request.path](http, request)
 
 
 async def test_the_document_names_every_route_and_needs_no_credential(twinspan: Running) -> None:
@@ -47,7 +37,7 @@ async def test_the_page_shows_the_document_and_fetches_nothing_from_elsewhere(tw
 
 @pytest.mark.parametrize("seed", [1])
 async def test_no_request_gets_an_answer_outside_the_document(upstream: Upstream, tmp_path: Path, seed: int) -> None:
-    upstream.plays(answers)
+    upstream.plays(by_path({"/v1/chat/completions": says("Hello."), **OTHERS}))
     providers = {"acme": {"base_url": upstream.base_url, "capabilities": SERVICES}}
     async with running(configuration(upstream.base_url, providers=providers)) as twinspan:
         process = await asyncio.create_subprocess_exec(
