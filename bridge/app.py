@@ -5,16 +5,18 @@ from http import HTTPStatus
 
 import grpc
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from twinspan.v1 import admin_pb2, models_pb2, moderations_pb2
+from twinspan.v1 import admin_pb2, files_pb2, models_pb2, moderations_pb2
 from twinspan.v1.admin_pb2_grpc import AdminServiceStub
+from twinspan.v1.files_pb2_grpc import FilesServiceStub
 from twinspan.v1.models_pb2_grpc import ModelsServiceStub
 from twinspan.v1.moderations_pb2_grpc import ModerationsServiceStub
 
 from bridge import transcoding
 from bridge.router import Endpoint, Router
-from bridge.routes import models
+from bridge.routes import files, models
 from bridge.routes.chat import ChatRoutes
 from bridge.routes.documents import DocumentRoutes
+from bridge.routes.files import FilesRoutes
 from bridge.routes.operations import OperationsRoutes
 from bridge.server import BridgeServer, ServerSettings
 from bridge.telemetry.http import HttpTelemetry
@@ -49,9 +51,13 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
     chat = ChatRoutes(channel, stream_default=settings.stream_default, keepalive_seconds=settings.keepalive_seconds)
     operations = OperationsRoutes(HealthStub(channel), metrics, settings.version)
     documents = DocumentRoutes()
+    stored = FilesRoutes(channel)
+    kept = files_pb2.DESCRIPTOR.services_by_name["FilesService"].methods_by_name
     unavailable = (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)
     for endpoint in (
         Endpoint("POST", "/v1/chat/completions", chat.completions, chat.rpcs),
+        Endpoint("POST", "/v1/files", stored.upload, (kept["Upload"],), takes="multipart/form-data"),
+        Endpoint("GET", "/v1/files/{id}/content", stored.content, (kept["Download"],), gives="application/octet-stream"),
         Endpoint("GET", "/healthz", operations.healthz, summary="Tells that the process is alive."),
         Endpoint("GET", "/readyz", operations.readyz, summary="Tells whether requests can be served.", statuses=unavailable),
         Endpoint("GET", "/metrics", operations.metrics, summary="Gives the metrics, for Prometheus."),
@@ -62,6 +68,7 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
     for descriptor, stub, renderers in (
         (moderations_pb2.DESCRIPTOR.services_by_name["ModerationsService"], ModerationsServiceStub(channel), {}),
         (models_pb2.DESCRIPTOR.services_by_name["ModelsService"], ModelsServiceStub(channel), models.RENDERERS),
+        (files_pb2.DESCRIPTOR.services_by_name["FilesService"], FilesServiceStub(channel), files.RENDERERS),
         (admin_pb2.DESCRIPTOR.services_by_name["AdminService"], AdminServiceStub(channel), {}),
     ):
         for endpoint in transcoding.routes(descriptor, stub, renderers):

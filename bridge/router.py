@@ -30,6 +30,8 @@ class Endpoint:
         template: The path with its variables, which is also the route's name in spans and metrics.
         handler: Answers.
         rpcs: The methods that it calls, the unary one first; none for a route of the bridge's own.
+        takes: The type of its body, if it takes one.
+        gives: The type of its answer; empty for what follows from its methods: JSON, and events where they are streamed.
         summary: What a route of the bridge's own is for.
         statuses: The statuses with which such a route answers.
     """
@@ -38,6 +40,8 @@ class Endpoint:
     template: str
     handler: Handler
     rpcs: tuple[MethodDescriptor, ...] = ()
+    takes: str = "application/json"
+    gives: str = ""
     summary: str = ""
     statuses: tuple[HTTPStatus, ...] = (HTTPStatus.OK,)
 

@@ -5,6 +5,7 @@ command line stands above, and finds here all that it may use of the core.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -16,9 +17,10 @@ from typing import Any, cast
 
 from opentelemetry.sdk.trace import SpanProcessor
 from prometheus_client import CollectorRegistry
-from twinspan.v1 import admin_pb2, chat_pb2, models_pb2, moderations_pb2
+from twinspan.v1 import admin_pb2, chat_pb2, files_pb2, models_pb2, moderations_pb2
 from twinspan.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
 from twinspan.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
+from twinspan.v1.files_pb2_grpc import add_FilesServiceServicer_to_server
 from twinspan.v1.models_pb2_grpc import add_ModelsServiceServicer_to_server
 from twinspan.v1.moderations_pb2_grpc import add_ModerationsServiceServicer_to_server
 
@@ -27,10 +29,13 @@ from gateway.access.keys import KeyRing, generate_token
 from gateway.access.policy import Policy
 from gateway.compilation import compile_catalogue, compile_keys, needs_local_model
 from gateway.config.loading import ConfigError
+from gateway.config.places import state_directory
 from gateway.config.schema import Config, ServerConfig, json_schema
 from gateway.config.snapshot import Snapshot
 from gateway.config.snapshot import SnapshotHolder as Configuration
+from gateway.errors import GatewayError
 from gateway.exchange import Exchange
+from gateway.files.store import FileStore
 from gateway.inprocess import InProcessChannel
 from gateway.local.engine import MODELS, EngineError, LocalEndpoint, LocalEngine
 from gateway.probe import Finding
@@ -41,6 +46,7 @@ from gateway.rpc.registry import HandlerRegistry
 from gateway.server import GrpcServer, ServerSettings, ServerStartError, TlsFiles
 from gateway.services.admin import AdminService
 from gateway.services.chat import ChatService
+from gateway.services.files import FilesService
 from gateway.services.models import ModelsService
 from gateway.services.moderations import ModerationsService
 from gateway.telemetry import logs, metrics, setup
@@ -199,6 +205,10 @@ class Core:
         self._recorder = Recorder(usage_histograms=export.wants_usage_histograms)
         self._collector = metrics.register(registry, self._recorder, VERSION)
         self._sender = Sender()
+        self._files = FileStore(
+            config.files.dir or state_directory(os.environ) / "files",
+            lambda: self._configuration.current.config.server.max_upload_bytes,
+        )
         self._watcher: asyncio.Task[None] | None = None
         self._registry = self._register_services()
         self.channel = InProcessChannel(self._registry)
@@ -226,6 +236,8 @@ class Core:
         if needs_local_model(config):
             await self._start_local_model(config.local_engine.max_sessions)
         self._catalogue = compile_catalogue(self._configuration.current, self._local, _USER_AGENT)
+        if self._files.exists:
+            await self._open_files()
         try:
             self._port = await self._server.start()
         except ServerStartError as error:
@@ -245,6 +257,7 @@ class Core:
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
+        await self._files.close()
         await self._sender.close()
         if self._engine is not None:
             await self._engine.stop()
@@ -271,13 +284,19 @@ class Core:
         self._state.forget(catalogue.agents.values())
         _log.info("The configuration was reloaded.")
 
+    async def _open_files(self) -> None:
+        """Opens the files of an earlier run. Without them the gateway serves all else, and tells whoever asks for a file."""
+        with contextlib.suppress(GatewayError):  # it is in the log
+            await self._files.open()
+
     def _compiled_keys(self, snapshot: Snapshot) -> KeyRing:
         configured = snapshot.config.client_token
         return compile_keys(snapshot.config, configured.get_secret_value() if configured else self.new_token)
 
     def _register_services(self) -> HandlerRegistry:
         tracing = Tracing(self._export.tracer_provider)
-        descriptors = (chat_pb2.DESCRIPTOR, moderations_pb2.DESCRIPTOR, models_pb2.DESCRIPTOR, admin_pb2.DESCRIPTOR)
+        files = (admin_pb2, chat_pb2, files_pb2, models_pb2, moderations_pb2)
+        descriptors = [file.DESCRIPTOR for file in files]
         policy = Policy(service for file in descriptors for service in file.services_by_name.values())
         edge = Edge(policy, lambda: self._keys, self._recorder, tracing)
         registry = HandlerRegistry([edge.wrap])
@@ -287,6 +306,7 @@ class Core:
         add_ChatServiceServicer_to_server(cast("Any", ChatService(exchange)), server)
         add_ModerationsServiceServicer_to_server(cast("Any", ModerationsService(exchange)), server)
         add_ModelsServiceServicer_to_server(cast("Any", ModelsService(lambda: self._catalogue)), server)
+        add_FilesServiceServicer_to_server(cast("Any", FilesService(self._files)), server)
         admin = AdminService(self._recorder, self._state, time.monotonic, VERSION)
         add_AdminServiceServicer_to_server(cast("Any", admin), server)
         return registry

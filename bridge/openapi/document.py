@@ -92,13 +92,12 @@ def _operation(endpoint: Endpoint, schemas: Schemas) -> Schema:
         "summary": schemas.description(first.full_name),
         "description": "RPC: " + ", ".join(f"`{rpc.full_name}`" for rpc in endpoint.rpcs),
         "parameters": _parameters(first, variables, with_query=endpoint.method == "GET", schemas=schemas),
-        "responses": {"200": {"description": "OK", "content": _content(endpoint.rpcs, schemas)}, "default": _REFERENCE_TO_ERROR},
+        "responses": {"200": {"description": "OK", "content": _content(endpoint, schemas)}, "default": _REFERENCE_TO_ERROR},
     }
     if first.GetOptions().Extensions[annotations_pb2.access] == annotations_pb2.ACCESS_PUBLIC:
         operation["security"] = []
     if endpoint.method == "POST":
-        body = _body(first.input_type)
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schemas.reference(body)}}}
+        operation["requestBody"] = {"required": True, "content": {endpoint.takes: {"schema": _body(first, schemas)}}}
     return operation
 
 
@@ -119,13 +118,20 @@ def _parameters(rpc: MethodDescriptor, variables: list[str], *, with_query: bool
     return parameters
 
 
-def _body(message: Descriptor) -> Descriptor:
-    for field in message.fields:
-        if field.name in _CARRIED and field.message_type is not None:
-            return field.message_type
-    return message
+def _body(rpc: MethodDescriptor, schemas: Schemas) -> Schema:
+    """Returns the schema of a request's body: that of a form, if the RPC takes a stream of what is said and of content."""
+    fields = rpc.input_type.fields
+    if rpc.client_streaming:
+        said = [schemas.fields(field.message_type) for field in fields if field.message_type is not None]
+        properties = {name: schema for found in said for name, schema in found.items()}
+        properties |= {"file": {"type": "string", "format": "binary"}}
+        return {"type": "object", "required": ["file"], "properties": properties}
+    carrying = [field.message_type for field in fields if field.name in _CARRIED and field.message_type is not None]
+    return schemas.reference(carrying[0] if carrying else rpc.input_type)
 
 
-def _content(rpcs: Iterable[MethodDescriptor], schemas: Schemas) -> Schema:
-    forms = ((rpc, "text/event-stream" if rpc.server_streaming else "application/json") for rpc in rpcs)
+def _content(endpoint: Endpoint, schemas: Schemas) -> Schema:
+    if endpoint.gives:
+        return {endpoint.gives: {"schema": {"type": "string", "format": "binary"}}}
+    forms = ((rpc, "text/event-stream" if rpc.server_streaming else "application/json") for rpc in endpoint.rpcs)
     return {form: {"schema": schemas.reference(rpc.output_type)} for rpc, form in forms}

@@ -83,6 +83,12 @@ class Schemas:
         """Returns the schema of a field that a path or query holds."""
         return self._value(field)
 
+    def fields(self, message: Descriptor) -> Schema:
+        """Returns the schemas of a message's fields, by name."""
+        schema = self._schema(message)
+        properties: Schema = schema.get("properties", {})
+        return properties
+
     def description(self, full_name: str) -> str:
         """Returns the comment of a message, field or method."""
         return self._comments.of(full_name)
