@@ -1,7 +1,8 @@
 """Routes of plain resources, made from the `google.api.http` annotations of the services' methods.
 
 A path's variables and the query fill the request's fields; the response is written as JSON with the field names of the proto,
-unless a dialect says otherwise. It is meant for small messages off the hot path.
+unless a dialect says otherwise. That is meant for small messages off the hot path. Where a request can carry the client's JSON
+(`openai_json`), it does, and the answer comes back in the same way: neither is looked at here.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ from twinspan.v1.errors_pb2 import ErrorKind
 
 from bridge.call import Call
 from bridge.errors import BridgeError
-from bridge.router import Handler
+from bridge.router import Endpoint, Handler
 from bridge.rpc import Rpc
 
 Renderer = Callable[[Call, Any], bytes]
@@ -29,8 +30,8 @@ _INTEGERS = frozenset(
 _FLOATS = frozenset({FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT})
 
 
-def routes(service: ServiceDescriptor, stub: object, renderers: Mapping[str, Renderer]) -> Iterator[tuple[str, str, Handler]]:
-    """Gives the method, path and handler of every annotated method of a service.
+def routes(service: ServiceDescriptor, stub: object, renderers: Mapping[str, Renderer]) -> Iterator[Endpoint]:
+    """Gives a route for every annotated method of a service.
 
     Args:
         service: The service.
@@ -41,8 +42,12 @@ def routes(service: ServiceDescriptor, stub: object, renderers: Mapping[str, Ren
         rule = method.GetOptions().Extensions[annotations_pb2.http]
         verb = rule.WhichOneof("pattern")
         if verb:
-            render = renderers.get(method.output_type.name, _plain)
-            yield verb.upper(), getattr(rule, verb), _handler(method, Rpc.of(stub, method), render)
+            rpc = Rpc.of(stub, method)
+            if "openai_json" in method.input_type.fields_by_name:
+                handler = _carrier(method, rpc)
+            else:
+                handler = _handler(method, rpc, renderers.get(method.output_type.name, _plain))
+            yield Endpoint(verb.upper(), getattr(rule, verb), handler, (method,))
 
 
 def as_json(message: Message) -> dict[str, Any]:
@@ -78,6 +83,16 @@ def _handler(method: MethodDescriptor, rpc: Rpc, render: Renderer) -> Handler:
                 setattr(request, name, _value(field, name, text))
         answer = await call.unary(rpc, request)
         return call.json(render(call, answer))
+
+    return handle
+
+
+def _carrier(method: MethodDescriptor, rpc: Rpc) -> Handler:
+    request_class = GetMessageClass(method.input_type)
+
+    async def handle(call: Call) -> web.StreamResponse:
+        request: Any = request_class(openai_json=await call.body(), accept_openai_json=True)
+        return call.json((await call.unary(rpc, request)).openai_json)
 
     return handle
 

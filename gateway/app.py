@@ -17,12 +17,13 @@ from typing import Any, cast
 
 from opentelemetry.sdk.trace import SpanProcessor
 from prometheus_client import CollectorRegistry
-from twinspan.v1 import admin_pb2, batches_pb2, chat_pb2, files_pb2, models_pb2
+from twinspan.v1 import admin_pb2, batches_pb2, chat_pb2, files_pb2, models_pb2, moderations_pb2
 from twinspan.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
 from twinspan.v1.batches_pb2_grpc import add_BatchesServiceServicer_to_server
 from twinspan.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
 from twinspan.v1.files_pb2_grpc import add_FilesServiceServicer_to_server
 from twinspan.v1.models_pb2_grpc import add_ModelsServiceServicer_to_server
+from twinspan.v1.moderations_pb2_grpc import add_ModerationsServiceServicer_to_server
 
 from gateway import probe
 from gateway.access.delegation import Delegation
@@ -54,6 +55,7 @@ from gateway.services.batches import BatchesService
 from gateway.services.chat import ChatService
 from gateway.services.files import FilesService
 from gateway.services.models import ModelsService
+from gateway.services.moderations import ModerationsService
 from gateway.telemetry import logs, metrics, setup
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.runtime import watch_event_loop
@@ -325,9 +327,8 @@ class Core:
 
     def _register_services(self) -> HandlerRegistry:
         tracing = Tracing(self._export.tracer_provider)
-        descriptors = (
-            *(chat_pb2.DESCRIPTOR, models_pb2.DESCRIPTOR, files_pb2.DESCRIPTOR, batches_pb2.DESCRIPTOR, admin_pb2.DESCRIPTOR),
-        )
+        files = (admin_pb2, batches_pb2, chat_pb2, files_pb2, models_pb2, moderations_pb2)
+        descriptors = [file.DESCRIPTOR for file in files]
         policy = Policy(service for file in descriptors for service in file.services_by_name.values())
         edge = Edge(policy, lambda: self._keys, self._recorder, tracing, self._delegation)
         registry = HandlerRegistry([edge.wrap])
@@ -335,6 +336,7 @@ class Core:
         # The servicers take an `RpcCall` where the generated base classes say grpc's context: see docs/adr/0001.
         server = cast("Any", registry)
         add_ChatServiceServicer_to_server(cast("Any", ChatService(exchange)), server)
+        add_ModerationsServiceServicer_to_server(cast("Any", ModerationsService(exchange)), server)
         add_ModelsServiceServicer_to_server(cast("Any", ModelsService(lambda: self._catalogue)), server)
         add_FilesServiceServicer_to_server(cast("Any", FilesService(self._files)), server)
         add_BatchesServiceServicer_to_server(cast("Any", BatchesService(self._desk)), server)

@@ -127,6 +127,7 @@ def _provider(
     governance = config.governance
     return Provider(
         name=name,
+        base_url=_base_url(url),
         chat_url=URL(url),
         url_text=url,
         headers={
@@ -149,6 +150,12 @@ def _provider(
         capabilities=tuple(capabilities),
         secrets=(credential,) if credential else (),
     )
+
+
+def _base_url(chat_url: str) -> str:
+    """Returns the address under which a provider's other endpoints stand, from where its chats go."""
+    address, _, _query = chat_url.partition("?")
+    return address.removesuffix("/chat/completions").rstrip("/")
 
 
 def _credential_headers(style: str, credential: str) -> dict[str, str]:

@@ -1,43 +1,79 @@
-"""The exchange: one chat, from the request to the last event. This is the file to read first.
+"""The exchange: one request to a model, from what is asked to the end of the answer. This is the file to read first.
 
     route      who may answer: an agent's targets, or a model's
     plan       in which order they are tried, those that cool down left out
-    attempt    one target after the other, until one gives its first events
-    answer     its events, as they come
+    attempt    one target after the other, until one begins to answer
+    answer     read by whoever asked, and settled when it is left
 
-What is decided here holds for both surfaces, and for whole answers as for streams: a whole one is the stream, folded. Nothing here
-knows transport. Above are the services; below are routing, which decides, and `gateway.attempt`, which does.
+What is decided here holds for both surfaces and for everything that can be asked of a model: a chat, an embedding, a picture. What
+is asked, how it is written for a provider and how the answer is read is the operation's (`gateway.operations`). Nothing here knows
+transport. Above are the services; below are routing, which decides, and `gateway.attempt`, which does.
 """
 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Generic, Protocol, TypeVar
+from urllib.parse import quote
 
-from twinspan.v1 import chat_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway import failures
-from gateway.attempt import Attempt, Form
-from gateway.chat_request import check, instruct
+from gateway.attempt import Attempt
 from gateway.errors import GatewayError
-from gateway.fold import Fold
+from gateway.providers.provider import Provider
 from gateway.providers.sender import Sender
-from gateway.routing.catalogue import Catalogue, Route, RoutingState, Target
+from gateway.routing.catalogue import Agent, Catalogue, Route, RoutingState, Target
 from gateway.routing.retry import backoff_seconds
+from gateway.telemetry.recorder import Attempt as AttemptCounts
 from gateway.telemetry.recorder import Call as CallCounts
 from gateway.telemetry.recorder import Recorder
-from gateway.telemetry.tracing import ChatSpan, Span, Tracing
+from gateway.telemetry.tracing import AttemptSpan, OperationSpan, Span, Tracing
 
 _TIMER_SLACK_SECONDS = 0.005
 """Timers of the event loop may fire a little before their time."""
 
 
+_A = TypeVar("_A", bound=Attempt)
+_A_co = TypeVar("_A_co", bound=Attempt, covariant=True)
+
+
+class Operation(Protocol[_A_co]):
+    """What is asked of a model, and how."""
+
+    @property
+    def model(self) -> str:
+        """The model or agent that the client names; empty if it names none."""
+
+    @property
+    def service(self) -> str | None:
+        """The kind of service whose default provider answers if no model is named; None if one must be."""
+
+    @property
+    def creates(self) -> bool:
+        """Whether asking twice makes two things, so that it is not repeated once a provider may have acted on it."""
+
+    def check(self, *, trusted: bool) -> None:
+        """Raises a `GatewayError` unless this can be sent; `trusted` callers have looked at what they carry."""
+
+    def span(self, tracing: Tracing, parent: Span) -> OperationSpan:
+        """Starts the span under which the attempts stand."""
+
+    def instruct(self, agent: Agent) -> None:
+        """Adds what an agent says to what is asked."""
+
+    def url(self, provider: Provider) -> str:
+        """Returns where a provider is asked, for the attempt's span."""
+
+    def attempt(self, target: Target, counts: AttemptCounts, span: AttemptSpan) -> _A_co:
+        """Makes an attempt at a target."""
+
+
 class Caller(Protocol):
-    """Who asks for a chat, as far as the exchange must know.
+    """Who asks, as far as the exchange must know.
 
     Attributes:
         trusted: Whether JSON texts in the request are known to be JSON.
@@ -51,7 +87,7 @@ class Caller(Protocol):
 
     @property
     def span(self) -> Span:
-        """The span under which the chat's own spans stand."""
+        """The span under which the request's own spans stand."""
 
     def require(self, model: str) -> None:
         """Raises a `GatewayError` unless the caller may use the model or agent of this name."""
@@ -61,7 +97,7 @@ class Caller(Protocol):
 
 
 class Exchange:
-    """Answers chats."""
+    """Gets answers from models."""
 
     def __init__(
         self,
@@ -93,43 +129,30 @@ class Exchange:
         self._clock = clock
         self._random = randomness or random.Random()  # noqa: S311 (jitter, not a secret)
 
-    async def complete(self, chat: chat_pb2.ChatRequest, caller: Caller, *, as_text: bool = False) -> chat_pb2.CompleteResponse:
-        """Answers a chat in one message; with `as_text` in the provider's own text, if that is in OpenAI's form.
-
-        Raises:
-            GatewayError: There is no whole answer.
-        """
-        with await self.open(chat, caller, form=Form.TEXT if as_text else Form.WHOLE) as answer:
-            if answer.text is not None:
-                return answer.text
-            fold = Fold()
-            fold.add(answer.first)
-            while (response := await answer.next()) is not None:
-                fold.add(response)
-        return fold.result()
-
-    async def open(self, chat: chat_pb2.ChatRequest, caller: Caller, *, form: Form = Form.STREAM) -> "Answer":
-        """Begins to answer a chat, and returns the answer once its first events are there.
+    async def open(self, operation: Operation[_A], caller: Caller) -> "Answer[_A]":
+        """Asks, and returns the answer once it has begun.
 
         `caller.answer` then says who answers. The answer must be entered, and left once it is done with, which settles it.
 
         Raises:
-            GatewayError: There are no first events.
+            GatewayError: There is no answer.
         """
-        check(chat, trusted=caller.trusted)
-        route = self._catalogue().route(chat.model)
+        operation.check(trusted=caller.trusted)
+        catalogue = self._catalogue()
+        service = operation.service
+        route = catalogue.route(operation.model) if operation.model or service is None else catalogue.default_route(service)
         caller.require(route.name)
-        span = self._tracing.chat_span(caller.span, chat, stream=form is Form.STREAM)
+        span = operation.span(self._tracing, caller.span)
         try:
             if route.agent is not None:
-                instruct(chat, route.agent.system_prompt, force=route.agent.force_system_prompt)
-            return await self._first_answer(chat, caller, route, span, form)
+                operation.instruct(route.agent)
+            return await self._answer(operation, caller, route, span)
         except BaseException as error:
             span.end(error, attempts=int(caller.answer.get("x-twinspan-attempts", "0")))
             raise
 
-    async def _first_answer(self, chat: chat_pb2.ChatRequest, caller: Caller, route: Route, span: ChatSpan, form: Form) -> "Answer":
-        """Makes attempts until one gives its first events."""
+    async def _answer(self, operation: Operation[_A], caller: Caller, route: Route, span: OperationSpan) -> "Answer[_A]":
+        """Makes attempts until one begins to answer."""
         clock = self._clock
         limit = route.targets[0].provider.timeouts.total
         asked = caller.remaining_seconds()
@@ -144,7 +167,7 @@ class Exchange:
                 await asyncio.sleep(pause)
             number = len(failed) + 1
             caller.answer["x-twinspan-attempts"] = str(number)
-            attempt = Attempt(
+            attempt = operation.attempt(
                 target,
                 self._recorder.attempt(*target.key, caller.counts),
                 self._tracing.attempt_span(
@@ -152,29 +175,30 @@ class Exchange:
                     provider=target.provider.name,
                     model=target.model,
                     number=number,
-                    url=target.provider.url_text,
+                    url=operation.url(target.provider),
                     retry_reason=failed[-1].error.kind_name if failed else "",
                 ),
-                form,
             )
             try:
-                response = await attempt.open(chat, self._sender, deadline - clock())
+                await attempt.open(self._sender, deadline - clock())
             except GatewayError as error:
                 attempt.settle(error)
                 failed.append(Failed(target, error))
                 if _is_out_of_time(error, deadline - clock()):
                     raise out_of_time(failed, deadline - began) from error
                 self._note_failure(route, target, error, clock())
+                if operation.creates and attempt.may_have_acted(error):
+                    raise
             except BaseException as error:
                 attempt.settle(error)
                 raise
             else:
                 caller.answer["x-twinspan-provider"] = target.provider.name
-                caller.answer["x-twinspan-model"] = target.model
+                caller.answer["x-twinspan-model"] = header_text(target.model)
                 caller.answer["x-twinspan-cache-status"] = "BYPASS"
                 if target.provider.free:
                     caller.answer["x-twinspan-cost-usd"] = "0"
-                return Answer(attempt, response, span, self, route, number)
+                return Answer(attempt, span, self, route, number)
         if len(route.targets) > 1:
             self._recorder.targets_exhausted()
             raise exhausted(route, failed)
@@ -211,59 +235,38 @@ class Exchange:
             self._recorder.stream_interrupted("cancelled")
 
 
-class Answer:
-    """The answer to one chat, from its first events on.
+class Answer(Generic[_A]):
+    """The answer to one request, from its beginning on.
 
-    It is a context manager: leaving it, in whatever way, frees the connection to the provider and settles spans and counts.
-
-    Attributes:
-        first: The first events.
-        text: The whole answer as text, if it was wanted and is one; there are no events then.
+    It is a context manager, which gives the attempt that answers: leaving it, in whatever way, frees the connection to the provider
+    and settles spans and counts.
     """
 
-    __slots__ = ("_attempt", "_attempts", "_exchange", "_route", "_span", "first", "text")
+    __slots__ = ("_attempt", "_attempts", "_exchange", "_route", "_span")
 
-    def __init__(
-        self,
-        attempt: Attempt,
-        first: chat_pb2.StreamResponse,
-        span: ChatSpan,
-        exchange: Exchange,
-        route: Route,
-        attempts: int,
-    ) -> None:
+    def __init__(self, attempt: _A, span: OperationSpan, exchange: Exchange, route: Route, attempts: int) -> None:
         self._attempt = attempt
         self._attempts = attempts
-        self.first = first
-        self.text = attempt.text
         self._span = span
         self._exchange = exchange
         self._route = route
         span.first_token()
 
-    def next(self) -> Awaitable[chat_pb2.StreamResponse | None]:
-        """Waits for the events after the first, and returns them, or None after the last.
-
-        Raises:
-            GatewayError: The answer broke off, stalled or turned into an error.
-        """
-        return self._attempt.next()  # not awaited here, for that would cost every piece another coroutine
-
-    def __enter__(self) -> Self:
-        return self
+    def __enter__(self) -> _A:
+        return self._attempt
 
     def __exit__(self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None) -> None:
-        self._attempt.settle(error)
-        self._exchange.settle(self._route, self._attempt, error)
+        attempt = self._attempt
+        attempt.settle(error)
+        self._exchange.settle(self._route, attempt, error)
         if self._span.recording:
-            reader = self._attempt.reader
             self._span.end(
                 error,
-                provider=self._attempt.target.provider.name,
+                provider=attempt.target.provider.name,
                 attempts=self._attempts,
-                info=reader.info(),
-                usage=reader.usage,
-                finish_reasons=reader.finish_reasons,
+                info=attempt.info,
+                usage=attempt.usage,
+                finish_reasons=attempt.finish_reasons,
             )
 
 
@@ -278,6 +281,11 @@ class Failed:
 
     target: Target
     error: GatewayError
+
+
+def header_text(text: str) -> str:
+    """Returns a text as headers can carry it: what is not printable ASCII is percent-encoded (RFC 3986 section 2.1)."""
+    return text if text.isascii() and text.isprintable() else quote(text, safe=" /:@")
 
 
 def _is_out_of_time(error: GatewayError, remaining_seconds: float) -> bool:

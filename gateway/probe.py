@@ -40,7 +40,7 @@ async def probe(providers: Iterable[Provider]) -> list[Finding]:
 
 
 async def _ask(provider: Provider, sender: Sender) -> Finding:
-    url = str(provider.chat_url).removesuffix("/chat/completions") + "/models"
+    url = provider.url("/models")
     headers = {name: value for name, value in provider.headers.items() if name != "Content-Type"}
     request = OutboundRequest(url, headers, b"", _TIMEOUTS, provider.name, "", method="GET")
     try:

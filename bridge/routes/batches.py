@@ -21,12 +21,16 @@ RENDERERS: Mapping[str, Renderer] = {
 
 
 class BatchesRoutes:
-    """Making batches."""
+    """Making batches.
+
+    Attributes:
+        rpc: What the route calls.
+    """
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         """Makes the route over a channel to the core."""
-        methods = batches_pb2.DESCRIPTOR.services_by_name["BatchesService"].methods_by_name
-        self._create = Rpc.of(BatchesServiceStub(channel), methods["Create"])
+        self.rpc = batches_pb2.DESCRIPTOR.services_by_name["BatchesService"].methods_by_name["Create"]
+        self._create = Rpc.of(BatchesServiceStub(channel), self.rpc)
 
     async def create(self, call: Call) -> web.StreamResponse:
         """Makes a batch."""

@@ -21,7 +21,22 @@ from gateway.config.section import (
 
 AuthStyle: TypeAlias = Literal["bearer", "bearer+x-goog", "anthropic", "azure", "none"]
 Strategy: TypeAlias = Literal["round-robin", "fallback", "sticky", "weighted", "latency", "cost", "least-busy"]
-Capability: TypeAlias = Literal["stream_options", "tool_choice_auto", "content_arrays", "tool_calls", "reasoning", "vision"]
+Capability: TypeAlias = Literal[
+    "stream_options",
+    "tool_choice_auto",
+    "content_arrays",
+    "tool_calls",
+    "reasoning",
+    "vision",
+    "audio",
+    "completions",
+    "embeddings",
+    "images",
+    "moderations",
+    "rerank",
+    "responses",
+]
+"""What a provider can do: details of its chats, and from `audio` on the kinds of service that it offers beside them."""
 
 
 class GovernanceConfig(Section):

@@ -14,6 +14,7 @@ class Provider:
 
     Attributes:
         name: Its name in the configuration.
+        base_url: The address to which the path of an endpoint is added, without a slash at its end.
         chat_url: Where chats go.
         url_text: The same as text.
         headers: What every request to it carries, its credential included.
@@ -23,10 +24,12 @@ class Provider:
         stream_options: Whether it knows `stream_options`, with which a stream is asked for its usage.
         empty_stream_as_error: Whether a stream without any output counts as a failure.
         free: Whether its answers cost nothing.
+        capabilities: What it can do, the kinds of service that it offers among them.
         secrets: Texts that must never appear in an error or a log.
     """
 
     name: str
+    base_url: str
     chat_url: URL
     url_text: str
     headers: Mapping[str, str]
@@ -38,6 +41,10 @@ class Provider:
     free: bool = False
     capabilities: tuple[str, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    def url(self, path: str) -> str:
+        """Returns the address of an endpoint; `path` begins with a slash."""
+        return self.base_url + path
 
     def cleansed(self, message: str) -> str:
         """Returns `message` without the provider's credential, which some providers repeat in their errors."""

@@ -14,6 +14,9 @@ from gateway.providers.provider import Provider
 from gateway.routing.cooldown import Cooldown, CooldownSettings
 from gateway.routing.strategies import STRATEGIES, Strategy
 
+_DEFAULT_PROVIDERS: Mapping[str, str] = {"audio": "openai", "images": "openai", "moderations": "openai", "rerank": "cohere"}
+"""Who answers requests that name no model, by the kind of service; if it is configured."""
+
 MODEL_NAME_LIMIT = 256
 """Most characters of a model's name."""
 
@@ -188,6 +191,27 @@ class Catalogue:
             f"The model '{name}' does not exist here. GET /v1/models lists those there are.",
             param="model",
         )
+
+    def default_route(self, service: str) -> Route:
+        """Returns where a request goes that names no model: to the service's usual provider, else to the first that offers it.
+
+        The target's model is empty, so that the provider takes its own default.
+
+        Args:
+            service: The kind of service, such as `images`: one of the capabilities that the configuration knows.
+
+        Raises:
+            GatewayError: No provider offers it.
+        """
+        usual = self.providers.get(_DEFAULT_PROVIDERS.get(service, ""))
+        candidates = [usual] if usual is not None else [p for p in self.providers.values() if service in p.capabilities]
+        if not candidates:
+            raise GatewayError(
+                ErrorKind.ERROR_KIND_NOT_CONFIGURED,
+                f"No provider offers {service} here. Name a model, or configure a provider with the capability '{service}'.",
+                param="model",
+            )
+        return Route("", None, (Target(candidates[0], ""),))
 
     def listings(self) -> list[Listing]:
         """Returns every name there is: agents first, then models, each in configured order."""

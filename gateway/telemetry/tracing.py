@@ -104,8 +104,8 @@ class ServerSpan(Span):
         self._finish(attributes, error_type, failed=code in _SERVER_FAULTS, description=description)
 
 
-class ChatSpan(Span):
-    """One chat, all its attempts together, as the semantic conventions for generative AI describe a call of a model."""
+class OperationSpan(Span):
+    """One request to a model, all its attempts together, as the semantic conventions for generative AI describe it."""
 
     __slots__ = ("_first_token_at", "_started_at")
 
@@ -208,7 +208,7 @@ class Tracing:
         span.set_attributes({"rpc.system.name": "grpc", "rpc.method": name})
         return ServerSpan(span)
 
-    def chat_span(self, parent: Span, chat: chat_pb2.ChatRequest, *, stream: bool) -> ChatSpan:
+    def chat_span(self, parent: Span, chat: chat_pb2.ChatRequest, *, stream: bool) -> OperationSpan:
         """Starts the span of one chat.
 
         Args:
@@ -218,9 +218,25 @@ class Tracing:
         """
         span = self._child(parent, "chat", chat.model)
         if span is None:
-            return ChatSpan(None, parent.headers)
+            return OperationSpan(None, parent.headers)
         span.set_attributes(of_request(chat, stream=stream))
-        return ChatSpan(span)
+        return OperationSpan(span)
+
+    def operation_span(self, parent: Span, operation: str, model: str) -> OperationSpan:
+        """Starts the span of one request to a model that is no chat.
+
+        Args:
+            parent: The RPC's span.
+            operation: What is asked, such as `embeddings`.
+            model: The model or agent that the client names; empty if it names none.
+        """
+        span = self._child(parent, operation, model)
+        if span is None:
+            return OperationSpan(None, parent.headers)
+        span.set_attribute("gen_ai.operation.name", operation)
+        if model:
+            span.set_attribute("gen_ai.request.model", model)
+        return OperationSpan(span)
 
     def attempt_span(
         self, parent: Span, *, provider: str, model: str, number: int, url: str = "", retry_reason: str = ""
@@ -247,7 +263,7 @@ class Tracing:
             # A child of a span that is not recorded: every standard sampler decides for it as for its parent, so none is asked.
             return None
         context = trace.set_span_in_context(above, EMPTY)
-        span = self._tracer.start_span(f"{operation} {subject}", context, SpanKind.CLIENT)
+        span = self._tracer.start_span(f"{operation} {subject}".rstrip(), context, SpanKind.CLIENT)
         return span if span.is_recording() else None
 
 

@@ -112,6 +112,18 @@ async def test_the_sdk_runs_a_batch_to_its_end(twinspan: Running) -> None:
         assert [item.id async for item in admin.batches.list()] == [again.id, batch.id]
 
 
+async def test_the_lines_may_be_for_any_route_of_inference(twinspan: Running, upstream: Upstream) -> None:
+    verdict = {"id": "modr-1", "model": MODEL, "results": [{"flagged": False, "categories": {}, "category_scores": {}}]}
+    upstream.plays(whole(verdict))
+    url = "/v1/moderations"
+    async with twinspan.openai() as sdk:
+        moderation = line(1, url=url, body={"model": MODEL, "input": "Hello"})
+        batch = await ended(sdk, await begin(sdk, written(moderation), endpoint=url))
+        found = {**await read(sdk, batch.output_file_id), **await read(sdk, batch.error_file_id)}
+        assert found["r1"]["response"]["body"] == verdict
+    assert upstream.requests[0].path == url
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [

@@ -27,23 +27,33 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from twinspan.v1 import annotations_pb2 as twinspan_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17twinspan/v1/files.proto\x12\x0btwinspan.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dtwinspan/v1/annotations.proto\"\x86\x01\n\nStoredFile\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\x12\x12\n\ncreated_at\x18\x03 \x01(\x03\x12\x17\n\nexpires_at\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x08\x66ilename\x18\x05 \x01(\t\x12\x0f\n\x07purpose\x18\x06 \x01(\tB\r\n\x0b_expires_at\"~\n\x0f\x46ileDescription\x12\x16\n\x08\x66ilename\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07purpose\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\"\n\x15\x65xpires_after_seconds\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x18\n\x16_expires_after_seconds\"l\n\x19\x46ilesServiceUploadRequest\x12\x33\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1c.twinspan.v1.FileDescriptionH\x00\x12\x11\n\x07\x63ontent\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05piece\"C\n\x1a\x46ilesServiceUploadResponse\x12%\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x17.twinspan.v1.StoredFile\"f\n\x17\x46ilesServiceListRequest\x12\x0f\n\x07purpose\x18\x01 \x01(\t\x12\x12\n\x05limit\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12\r\n\x05order\x18\x04 \x01(\tB\x08\n\x06_limit\"T\n\x18\x46ilesServiceListResponse\x12&\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x17.twinspan.v1.StoredFile\x12\x10\n\x08has_more\x18\x02 \x01(\x08\"*\n\x16\x46ilesServiceGetRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"_\n\x1b\x46ilesServiceDownloadRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x13\n\x06length\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\t\n\x07_length\"d\n\x1c\x46ilesServiceDownloadResponse\x12*\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x17.twinspan.v1.StoredFileH\x00\x88\x01\x01\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x42\x07\n\x05_file\"-\n\x19\x46ilesServiceDeleteRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"(\n\x1a\x46ilesServiceDeleteResponse\x12\n\n\x02id\x18\x01 \x01(\t2\x9e\x04\n\x0c\x46ilesService\x12\x61\n\x06Upload\x12&.twinspan.v1.FilesServiceUploadRequest\x1a\'.twinspan.v1.FilesServiceUploadResponse\"\x04\xa8\xbb\x18\x03(\x01\x12j\n\x04List\x12$.twinspan.v1.FilesServiceListRequest\x1a%.twinspan.v1.FilesServiceListResponse\"\x15\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/files\x12_\n\x03Get\x12#.twinspan.v1.FilesServiceGetRequest\x1a\x17.twinspan.v1.StoredFile\"\x1a\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/files/{id}\x12g\n\x08\x44ownload\x12(.twinspan.v1.FilesServiceDownloadRequest\x1a).twinspan.v1.FilesServiceDownloadResponse\"\x04\xa8\xbb\x18\x02\x30\x01\x12u\n\x06\x44\x65lete\x12&.twinspan.v1.FilesServiceDeleteRequest\x1a\'.twinspan.v1.FilesServiceDeleteResponse\"\x1a\xa8\xbb\x18\x03\x82\xd3\xe4\x93\x02\x10*\x0e/v1/files/{id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17twinspan/v1/files.proto\x12\x0btwinspan.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dtwinspan/v1/annotations.proto\"\xe0\x03\n\nStoredFile\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\x12\x12\n\ncreated_at\x18\x03 \x01(\x03\x12\x17\n\nexpires_at\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x08\x66ilename\x18\x05 \x01(\t\x12\x0f\n\x07purpose\x18\x06 \x01(\t:\xd7\x02\xaa\xbb\x18\xd2\x02{\"type\": \"object\", \"required\": [\"id\", \"object\", \"bytes\", \"created_at\", \"filename\", \"purpose\"], \"properties\": {\"id\": {\"type\": \"string\"}, \"object\": {\"const\": \"file\"}, \"bytes\": {\"type\": \"integer\"}, \"created_at\": {\"type\": \"integer\"}, \"expires_at\": {\"type\": [\"integer\", \"null\"]}, \"filename\": {\"type\": \"string\"}, \"purpose\": {\"type\": \"string\"}}}B\r\n\x0b_expires_at\"\x89\x03\n\x0f\x46ileDescription\x12\x16\n\x08\x66ilename\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07purpose\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\"\n\x15\x65xpires_after_seconds\x18\x03 \x01(\x03H\x00\x88\x01\x01:\x88\x02\xaa\xbb\x18\x83\x02{\"type\": \"object\", \"properties\": {\"purpose\": {\"enum\": [\"assistants\", \"batch\", \"fine-tune\", \"vision\", \"user_data\", \"evals\"]}, \"expires_after[anchor]\": {\"const\": \"created_at\"}, \"expires_after[seconds]\": {\"type\": \"integer\", \"minimum\": 3600, \"maximum\": 2592000}}}B\x18\n\x16_expires_after_seconds\"l\n\x19\x46ilesServiceUploadRequest\x12\x33\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1c.twinspan.v1.FileDescriptionH\x00\x12\x11\n\x07\x63ontent\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05piece\"t\n\x1a\x46ilesServiceUploadResponse\x12%\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x17.twinspan.v1.StoredFile:/\xaa\xbb\x18+{\"$ref\": \"#/components/schemas/StoredFile\"}\"f\n\x17\x46ilesServiceListRequest\x12\x0f\n\x07purpose\x18\x01 \x01(\t\x12\x12\n\x05limit\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12\r\n\x05order\x18\x04 \x01(\tB\x08\n\x06_limit\"\xb9\x02\n\x18\x46ilesServiceListResponse\x12&\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x17.twinspan.v1.StoredFile\x12\x10\n\x08has_more\x18\x02 \x01(\x08:\xe2\x01\xaa\xbb\x18\xdd\x01{\"type\": \"object\", \"required\": [\"object\", \"data\", \"has_more\"], \"properties\": {\"object\": {\"const\": \"list\"}, \"data\": {\"type\": \"array\", \"items\": {\"$ref\": \"#/components/schemas/StoredFile\"}}, \"has_more\": {\"type\": \"boolean\"}}}\"*\n\x16\x46ilesServiceGetRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"_\n\x1b\x46ilesServiceDownloadRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x13\n\x06length\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\t\n\x07_length\"d\n\x1c\x46ilesServiceDownloadResponse\x12*\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x17.twinspan.v1.StoredFileH\x00\x88\x01\x01\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x42\x07\n\x05_file\"-\n\x19\x46ilesServiceDeleteRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xd2\x01\n\x1a\x46ilesServiceDeleteResponse\x12\n\n\x02id\x18\x01 \x01(\t:\xa7\x01\xaa\xbb\x18\xa2\x01{\"type\": \"object\", \"required\": [\"id\", \"object\", \"deleted\"], \"properties\": {\"id\": {\"type\": \"string\"}, \"object\": {\"const\": \"file\"}, \"deleted\": {\"type\": \"boolean\"}}}2\x9e\x04\n\x0c\x46ilesService\x12\x61\n\x06Upload\x12&.twinspan.v1.FilesServiceUploadRequest\x1a\'.twinspan.v1.FilesServiceUploadResponse\"\x04\xa8\xbb\x18\x03(\x01\x12j\n\x04List\x12$.twinspan.v1.FilesServiceListRequest\x1a%.twinspan.v1.FilesServiceListResponse\"\x15\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/files\x12_\n\x03Get\x12#.twinspan.v1.FilesServiceGetRequest\x1a\x17.twinspan.v1.StoredFile\"\x1a\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/files/{id}\x12g\n\x08\x44ownload\x12(.twinspan.v1.FilesServiceDownloadRequest\x1a).twinspan.v1.FilesServiceDownloadResponse\"\x04\xa8\xbb\x18\x02\x30\x01\x12u\n\x06\x44\x65lete\x12&.twinspan.v1.FilesServiceDeleteRequest\x1a\'.twinspan.v1.FilesServiceDeleteResponse\"\x1a\xa8\xbb\x18\x03\x82\xd3\xe4\x93\x02\x10*\x0e/v1/files/{id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'twinspan.v1.files_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_STOREDFILE']._loaded_options = None
+  _globals['_STOREDFILE']._serialized_options = b'\252\273\030\322\002{\"type\": \"object\", \"required\": [\"id\", \"object\", \"bytes\", \"created_at\", \"filename\", \"purpose\"], \"properties\": {\"id\": {\"type\": \"string\"}, \"object\": {\"const\": \"file\"}, \"bytes\": {\"type\": \"integer\"}, \"created_at\": {\"type\": \"integer\"}, \"expires_at\": {\"type\": [\"integer\", \"null\"]}, \"filename\": {\"type\": \"string\"}, \"purpose\": {\"type\": \"string\"}}}'
   _globals['_FILEDESCRIPTION'].fields_by_name['filename']._loaded_options = None
   _globals['_FILEDESCRIPTION'].fields_by_name['filename']._serialized_options = b'\342A\001\002'
   _globals['_FILEDESCRIPTION'].fields_by_name['purpose']._loaded_options = None
   _globals['_FILEDESCRIPTION'].fields_by_name['purpose']._serialized_options = b'\342A\001\002'
+  _globals['_FILEDESCRIPTION']._loaded_options = None
+  _globals['_FILEDESCRIPTION']._serialized_options = b'\252\273\030\203\002{\"type\": \"object\", \"properties\": {\"purpose\": {\"enum\": [\"assistants\", \"batch\", \"fine-tune\", \"vision\", \"user_data\", \"evals\"]}, \"expires_after[anchor]\": {\"const\": \"created_at\"}, \"expires_after[seconds]\": {\"type\": \"integer\", \"minimum\": 3600, \"maximum\": 2592000}}}'
+  _globals['_FILESSERVICEUPLOADRESPONSE']._loaded_options = None
+  _globals['_FILESSERVICEUPLOADRESPONSE']._serialized_options = b'\252\273\030+{\"$ref\": \"#/components/schemas/StoredFile\"}'
+  _globals['_FILESSERVICELISTRESPONSE']._loaded_options = None
+  _globals['_FILESSERVICELISTRESPONSE']._serialized_options = b'\252\273\030\335\001{\"type\": \"object\", \"required\": [\"object\", \"data\", \"has_more\"], \"properties\": {\"object\": {\"const\": \"list\"}, \"data\": {\"type\": \"array\", \"items\": {\"$ref\": \"#/components/schemas/StoredFile\"}}, \"has_more\": {\"type\": \"boolean\"}}}'
   _globals['_FILESSERVICEGETREQUEST'].fields_by_name['id']._loaded_options = None
   _globals['_FILESSERVICEGETREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
   _globals['_FILESSERVICEDOWNLOADREQUEST'].fields_by_name['id']._loaded_options = None
   _globals['_FILESSERVICEDOWNLOADREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
   _globals['_FILESSERVICEDELETEREQUEST'].fields_by_name['id']._loaded_options = None
   _globals['_FILESSERVICEDELETEREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
+  _globals['_FILESSERVICEDELETERESPONSE']._loaded_options = None
+  _globals['_FILESSERVICEDELETERESPONSE']._serialized_options = b'\252\273\030\242\001{\"type\": \"object\", \"required\": [\"id\", \"object\", \"deleted\"], \"properties\": {\"id\": {\"type\": \"string\"}, \"object\": {\"const\": \"file\"}, \"deleted\": {\"type\": \"boolean\"}}}'
   _globals['_FILESSERVICE'].methods_by_name['Upload']._loaded_options = None
   _globals['_FILESSERVICE'].methods_by_name['Upload']._serialized_options = b'\250\273\030\003'
   _globals['_FILESSERVICE'].methods_by_name['List']._loaded_options = None
@@ -55,27 +65,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILESSERVICE'].methods_by_name['Delete']._loaded_options = None
   _globals['_FILESSERVICE'].methods_by_name['Delete']._serialized_options = b'\250\273\030\003\202\323\344\223\002\020*\016/v1/files/{id}'
   _globals['_STOREDFILE']._serialized_start=135
-  _globals['_STOREDFILE']._serialized_end=269
-  _globals['_FILEDESCRIPTION']._serialized_start=271
-  _globals['_FILEDESCRIPTION']._serialized_end=397
-  _globals['_FILESSERVICEUPLOADREQUEST']._serialized_start=399
-  _globals['_FILESSERVICEUPLOADREQUEST']._serialized_end=507
-  _globals['_FILESSERVICEUPLOADRESPONSE']._serialized_start=509
-  _globals['_FILESSERVICEUPLOADRESPONSE']._serialized_end=576
-  _globals['_FILESSERVICELISTREQUEST']._serialized_start=578
-  _globals['_FILESSERVICELISTREQUEST']._serialized_end=680
-  _globals['_FILESSERVICELISTRESPONSE']._serialized_start=682
-  _globals['_FILESSERVICELISTRESPONSE']._serialized_end=766
-  _globals['_FILESSERVICEGETREQUEST']._serialized_start=768
-  _globals['_FILESSERVICEGETREQUEST']._serialized_end=810
-  _globals['_FILESSERVICEDOWNLOADREQUEST']._serialized_start=812
-  _globals['_FILESSERVICEDOWNLOADREQUEST']._serialized_end=907
-  _globals['_FILESSERVICEDOWNLOADRESPONSE']._serialized_start=909
-  _globals['_FILESSERVICEDOWNLOADRESPONSE']._serialized_end=1009
-  _globals['_FILESSERVICEDELETEREQUEST']._serialized_start=1011
-  _globals['_FILESSERVICEDELETEREQUEST']._serialized_end=1056
-  _globals['_FILESSERVICEDELETERESPONSE']._serialized_start=1058
-  _globals['_FILESSERVICEDELETERESPONSE']._serialized_end=1098
-  _globals['_FILESSERVICE']._serialized_start=1101
-  _globals['_FILESSERVICE']._serialized_end=1643
+  _globals['_STOREDFILE']._serialized_end=615
+  _globals['_FILEDESCRIPTION']._serialized_start=618
+  _globals['_FILEDESCRIPTION']._serialized_end=1011
+  _globals['_FILESSERVICEUPLOADREQUEST']._serialized_start=1013
+  _globals['_FILESSERVICEUPLOADREQUEST']._serialized_end=1121
+  _globals['_FILESSERVICEUPLOADRESPONSE']._serialized_start=1123
+  _globals['_FILESSERVICEUPLOADRESPONSE']._serialized_end=1239
+  _globals['_FILESSERVICELISTREQUEST']._serialized_start=1241
+  _globals['_FILESSERVICELISTREQUEST']._serialized_end=1343
+  _globals['_FILESSERVICELISTRESPONSE']._serialized_start=1346
+  _globals['_FILESSERVICELISTRESPONSE']._serialized_end=1659
+  _globals['_FILESSERVICEGETREQUEST']._serialized_start=1661
+  _globals['_FILESSERVICEGETREQUEST']._serialized_end=1703
+  _globals['_FILESSERVICEDOWNLOADREQUEST']._serialized_start=1705
+  _globals['_FILESSERVICEDOWNLOADREQUEST']._serialized_end=1800
+  _globals['_FILESSERVICEDOWNLOADRESPONSE']._serialized_start=1802
+  _globals['_FILESSERVICEDOWNLOADRESPONSE']._serialized_end=1902
+  _globals['_FILESSERVICEDELETEREQUEST']._serialized_start=1904
+  _globals['_FILESSERVICEDELETEREQUEST']._serialized_end=1949
+  _globals['_FILESSERVICEDELETERESPONSE']._serialized_start=1952
+  _globals['_FILESSERVICEDELETERESPONSE']._serialized_end=2162
+  _globals['_FILESSERVICE']._serialized_start=2165
+  _globals['_FILESSERVICE']._serialized_end=2707
 # @@protoc_insertion_point(module_scope)

@@ -19,7 +19,7 @@ from gateway.routing.strategies import fallback, round_robin
 
 
 def provider(name: str, *models: str) -> Provider:
-    return Provider(name, URL("http://127.0.0.1:1/"), "", {}, models or None, Timeouts(1, 1, 1, 1))
+    return Provider(name, "http://127.0.0.1:1", URL("http://127.0.0.1:1/"), "", {}, models or None, Timeouts(1, 1, 1, 1))
 
 
 ONE, TWO, OPEN = provider("one", "a", "shared", "smart"), provider("two", "b", "shared", "org/c"), provider("open")

@@ -15,7 +15,7 @@ from twinspan.v1.errors_pb2 import ErrorKind
 from bridge.dialects.openai_chat import response as whole_dialect
 from bridge.dialects.openai_chat.stream import StreamRenderer
 from gateway.errors import GatewayError
-from gateway.fold import Fold
+from gateway.operations.fold import Fold
 from gateway.providers.openai.chunks import ChunkReader
 
 IDENTITY = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1700000000, "model": "m-1"}

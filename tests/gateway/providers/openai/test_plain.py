@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twinspan.v1 import chat_pb2
 
 from bridge.dialects.openai_chat import response as dialect
-from gateway.fold import Fold
+from gateway.operations.fold import Fold
 from gateway.providers.openai.chunks import ChunkReader
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -40,7 +40,8 @@ ANSWER: dict[str, Any] = {
 def said(value: Any) -> Any:
     """Returns a value without its nulls and empty objects, which mean the same as absence."""
     if isinstance(value, dict):
-        return {name: said(inner) for name, inner in value.items() if inner is not None and inner != {}}
+        inner = {name: said(one) for name, one in value.items()}
+        return {name: one for name, one in inner.items() if one is not None and one != {}}
     return [said(inner) for inner in value] if isinstance(value, list) else value
 
 

@@ -12,8 +12,8 @@ from twinspan.v1.errors_pb2 import ErrorKind
 
 from bridge.dialects.fields import InvalidFieldError
 from bridge.dialects.openai_chat.request import ChatBody
-from gateway.chat_request import check, instruct
 from gateway.errors import GatewayError
+from gateway.operations.chat_request import check, instruct
 from gateway.providers.openai.request import encode
 
 USER = Message(role=content_pb2.ROLE_USER, text="Hello")

@@ -1,0 +1,244 @@
+"""Operations that send one JSON object and get one back, in OpenAI's form: moderations, embeddings and their like.
+
+Callers speak typed messages, or carry the JSON itself (`openai_json`), as the bridge does. Either becomes a map of fields, whose
+types are checked once, here; unknown fields go through as they are. Above are the services, which name the kind of operation; below
+are `json_text`, which knows messages, and the attempt.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+import orjson
+from google.protobuf.message import Message
+from msgspec import Raw
+from orjson import Fragment
+from twinspan.v1 import chat_pb2, content_pb2
+from twinspan.v1.errors_pb2 import ErrorKind
+
+from gateway.attempt import Attempt
+from gateway.errors import GatewayError
+from gateway.exchange import Caller, Exchange
+from gateway.operations import json_text
+from gateway.operations.json_text import UnwritableError
+from gateway.providers.provider import Provider
+from gateway.providers.sender import OutboundRequest, Sender, Timeouts
+from gateway.routing.catalogue import Agent, Target
+from gateway.telemetry.recorder import Attempt as AttemptCounts
+from gateway.telemetry.tracing import AttemptSpan, OperationSpan, Span, Tracing
+
+_BODY_LIMIT = 64 * 1024 * 1024
+_TYPE_NAMES = {"str": "a string", "bool": "a boolean", "int": "an integer", "float": "a number", "object": "an object"}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of operation.
+
+    Attributes:
+        name: What spans call it, such as `embeddings`: `gen_ai.operation.name`.
+        service: The capability that a provider declares for it, such as `moderations`.
+        path: Where providers have it, below their base URL.
+        shape: A `msgspec.Struct` of the fields that are checked; others are not looked at.
+        creates: Whether asking twice makes two things.
+        needs_model: Whether a request must name a model.
+    """
+
+    name: str
+    service: str
+    path: str
+    shape: type[msgspec.Struct]
+    creates: bool = False
+    needs_model: bool = True
+
+
+class JsonRequest(Protocol):
+    """A request that may carry JSON."""
+
+    openai_json: bytes
+    accept_openai_json: bool
+
+    def HasField(self, field_name: Any) -> bool:  # noqa: N802 (protobuf's name)
+        """Tells whether a field is given."""
+
+
+class JsonResponse(Protocol):
+    """A response that may carry JSON."""
+
+    openai_json: bytes
+
+
+_R = TypeVar("_R", bound=JsonResponse)
+
+
+async def ask(exchange: Exchange, kind: Kind, request: JsonRequest, response: _R, caller: Caller) -> _R:
+    """Gets an answer, puts it into `response` in the form that the caller takes, and returns it.
+
+    Raises:
+        GatewayError: There is no answer.
+    """
+    with await exchange.open(JsonOperation(kind, request), caller) as attempt:
+        answer, fields = attempt.body, attempt.fields
+    if request.accept_openai_json:
+        response.openai_json = answer
+    else:
+        json_text.fill(response, fields)  # type: ignore[arg-type]  # every response is a message
+    return response
+
+
+class JsonOperation:
+    """A request of some kind."""
+
+    __slots__ = ("_fields", "_kind", "_request", "model")
+
+    def __init__(self, kind: Kind, request: JsonRequest) -> None:
+        """Takes what is asked; `check` looks at it."""
+        self.model = ""
+        self._kind = kind
+        self._request = request
+        self._fields: dict[str, Any] = {}
+
+    @property
+    def service(self) -> str | None:
+        """See `Operation.service`."""
+        return None if self._kind.needs_model else self._kind.service
+
+    @property
+    def creates(self) -> bool:
+        """See `Operation.creates`."""
+        return self._kind.creates
+
+    def check(self, *, trusted: bool) -> None:  # noqa: ARG002 (nobody has looked at it before)
+        """See `Operation.check`."""
+        text = self._request.openai_json if self._request.HasField("openai_json") else _text_of(self._request)
+        try:
+            fields = json_text.scan(text)
+        except ValueError as error:
+            raise _invalid(None, f"The body is not a JSON object: {error}.") from None
+        try:
+            checked = msgspec.json.decode(text, type=self._kind.shape)
+        except msgspec.ValidationError as error:
+            raise _wrong_type(error) from None
+        self.model = getattr(checked, "model", None) or ""
+        fields.pop("model", None)
+        self._fields = {name: Fragment(bytes(raw)) for name, raw in fields.items()}
+
+    def span(self, tracing: Tracing, parent: Span) -> OperationSpan:
+        """See `Operation.span`."""
+        return tracing.operation_span(parent, self._kind.name, self.model)
+
+    def instruct(self, agent: Agent) -> None:
+        """See `Operation.instruct`: there is nobody to instruct."""
+
+    def url(self, provider: Provider) -> str:
+        """See `Operation.url`."""
+        return provider.url(self._kind.path)
+
+    def attempt(self, target: Target, counts: AttemptCounts, span: AttemptSpan) -> "JsonAttempt":
+        """See `Operation.attempt`."""
+        return JsonAttempt(target, counts, span, self._kind, self._fields)
+
+
+class JsonAttempt(Attempt):
+    """Asks one target, and reads its answer whole.
+
+    Attributes:
+        body: The answer, once it is open: a JSON object.
+        fields: Its fields, unread.
+    """
+
+    __slots__ = ("_asked", "_kind", "_usage", "body", "fields")
+
+    def __init__(self, target: Target, counts: AttemptCounts, span: AttemptSpan, kind: Kind, asked: dict[str, Any]) -> None:
+        """Makes an attempt to get these fields answered; the rest as for `Attempt`."""
+        super().__init__(target, counts, span)
+        self.body = b""
+        self.fields: json_text.Fields = {}
+        self._kind = kind
+        self._asked = asked
+        self._usage: content_pb2.Usage | None = None
+
+    @property
+    def usage(self) -> content_pb2.Usage | None:
+        """See `Attempt.usage`."""
+        return self._usage
+
+    @property
+    def info(self) -> chat_pb2.ResponseInfo | None:
+        """See `Attempt.info`."""
+        return None
+
+    async def open(self, sender: Sender, remaining_seconds: float) -> None:
+        """See `Attempt.open`: it returns with the whole answer."""
+        provider, model = self.target.provider, self.target.model
+        asked = {"model": model, **self._asked} if model else self._asked
+        upstream = await self._send(
+            sender,
+            OutboundRequest(
+                url=provider.url(self._kind.path),
+                headers={**provider.headers, **dict(self._span.headers)},
+                body=orjson.dumps(asked),
+                timeouts=Timeouts(provider.timeouts.connect, remaining_seconds, remaining_seconds, remaining_seconds),
+                provider=provider.name,
+                model=model,
+                repeatable=not self._kind.creates,
+            ),
+        )
+        body = await upstream.read(_BODY_LIMIT)
+        try:
+            self.fields = json_text.scan(body)
+        except ValueError:
+            raise self._broken("sent something that is not a JSON object", ErrorKind.ERROR_KIND_PROVIDER_ERROR) from None
+        self.body = body
+        self._usage = _usage(self.fields.get("usage"))
+        self._done = True
+        self._counts.chunk(self._span.sampled_trace_id)
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+    input_tokens: int = 0
+    completion_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+
+
+def _usage(raw: Raw | None) -> content_pb2.Usage | None:
+    """Returns what was consumed, by either of the names that providers have for it; None if they do not say."""
+    if raw is None:
+        return None
+    try:
+        said = msgspec.json.decode(raw, type=_Usage)
+    except msgspec.MsgspecError:
+        return None
+    counts = (said.prompt_tokens or said.input_tokens, said.completion_tokens or said.output_tokens, said.total_tokens)
+    if not any(counts) or min(counts) < 0:
+        return None
+    read, written, total = counts
+    read = read or max(0, total - written)
+    return content_pb2.Usage(input_tokens=read, output_tokens=written, total_tokens=total or read + written)
+
+
+def _text_of(request: Any) -> bytes:
+    assert isinstance(request, Message)  # noqa: S101 (for the type checker)
+    try:
+        return orjson.dumps(json_text.fields_of(request))
+    except UnwritableError as error:
+        raise _invalid(error.path, f"{error}.") from None
+
+
+def _wrong_type(error: msgspec.ValidationError) -> GatewayError:
+    """Returns the client's form of a decoder's error, with the place of the field."""
+    what, _, place = str(error).partition(" - at `$")
+    place = place.rstrip("`").removeprefix(".")
+    if "missing required field" in what:
+        field = what.rpartition("field `")[2].rstrip("`")
+        place = f"{place}.{field}" if place else field
+        return _invalid(place, f"'{place}' must be given.")
+    wanted = what.partition("`")[2].partition("`")[0].removesuffix(" | null")
+    expected = " or ".join(_TYPE_NAMES.get(kind, f"an {kind}") for kind in wanted.split(" | ")) if wanted else what.lower()
+    return _invalid(place or None, f"'{place}' must be {expected}." if place else "The body is not a JSON object.")
+
+
+def _invalid(param: str | None, message: str) -> GatewayError:
+    return GatewayError(ErrorKind.ERROR_KIND_INVALID_REQUEST, message, param=param)
