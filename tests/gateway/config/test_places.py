@@ -10,9 +10,9 @@ from gateway.config.places import state_directory
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({"STATE_DIRECTORY": "/var/lib/twinspan:/var/lib/other", "HOME": "/home/ann"}, "/var/lib/twinspan"),
-        ({"XDG_STATE_HOME": "/state", "HOME": "/home/ann"}, "/state/twinspan"),
-        ({"HOME": "/home/ann"}, "/home/ann/.local/state/twinspan"),
+        ({"STATE_DIRECTORY": "/var/lib/twinspan:/var/lib/other", "HOME": "/users/ann"}, "/var/lib/twinspan"),
+        ({"XDG_STATE_HOME": "/state", "HOME": "/users/ann"}, "/state/twinspan"),
+        ({"HOME": "/users/ann"}, "/users/ann/.local/state/twinspan"),
         ({}, "/var/lib/twinspan"),
     ],
 )
