@@ -274,9 +274,9 @@ class FileStore:
     def _open_blocking(self) -> tuple[Blobs, Database, str]:
         blobs = Blobs(self.root)
         try:
-            database = Database(self.root / "files.db", _SCHEMA)
             known = _ids(self.root / "files.db")
             swept = blobs.sweep(known)
+            database = Database(self.root / "files.db", _SCHEMA)
         except BaseException:
             blobs.close()
             raise
@@ -341,6 +341,7 @@ def _row(db: sqlite3.Connection, id: str) -> sqlite3.Row | None:  # noqa: A002 (
 def _ids(path: Path) -> set[str]:
     connection = sqlite3.connect(path)
     try:
+        connection.executescript(_SCHEMA)
         return {row[0] for row in connection.execute("SELECT id FROM files")}
     finally:
         connection.close()

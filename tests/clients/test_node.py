@@ -47,8 +47,10 @@ async def test_the_openai_sdk_for_node_works(gateway: Address) -> None:
 async def test_files_and_batches_of_the_openai_sdk_for_node_work(gateway: Address, tmp_path: Path) -> None:
     given = tmp_path / "notes.txt"
     given.write_text("a line\n" * 50_000)
-    variables = {"BASE_URL": f"{gateway.url}/v1", "API_KEY": TOKEN, "MODEL": MODEL, "FILE": str(given)}
-    seen: dict[str, Any] = cases(await output("node", NODE / "openai_files.mjs", **variables))
+    printed = await output(
+        "node", NODE / "openai_files.mjs", BASE_URL=f"{gateway.url}/v1", API_KEY=TOKEN, MODEL=MODEL, FILE=str(given)
+    )
+    seen: dict[str, Any] = cases(printed)
     assert seen["files"] == {"filename": "notes.txt", "bytes": 350_000, "content": 350_000, "listed": True, "deleted": True}
     assert seen["batch"] == {"status": "completed", "counts": {"total": 2, "completed": 2, "failed": 0}, "answered": ["a", "b"]}
     assert seen["missing"] == {"class": "NotFoundError", "status": 404, "code": "not_found"}
