@@ -19,7 +19,7 @@ from twinspan.v1.chat_pb2_grpc import ChatServiceStub
 
 from bridge import errors
 from bridge.dialects import batches as batches_dialect
-from tests.flows.running import TOKEN, Running, running_over
+from tests.flows.running import TOKEN, Running, running_over, spans_of
 from tests.flows.upstream import MODEL, Request, Script, Upstream, hangs, says, text, whole
 
 CHAT = "/v1/chat/completions"
@@ -342,6 +342,10 @@ def blank(value: Any) -> Any:
     return re.sub("(file-|batch_)[0-9a-f]{32}", "*", value) if isinstance(value, str) else value
 
 
+POLLED = ["twinspan.v1.BatchesService/Get", "UNSET"]
+"""The span of a look at a batch, of which there are as many as it takes."""
+
+
 async def test_batches_are_the_same_on_every_surface(twinspan: Running, upstream: Upstream) -> None:
     upstream.plays(hangs())
     async with twinspan.openai() as sdk:
@@ -350,6 +354,7 @@ async def test_batches_are_the_same_on_every_surface(twinspan: Running, upstream
         everywhere = []
         for name in ("rest", "inprocess", "network"):
             surface = Surface(twinspan, name)
+            spans_of(twinspan)
             upstream.requests.clear()
             batch = await surface.create(input_file_id=right, metadata={"a": "b"})
             await upstream.arrived()
@@ -373,6 +378,7 @@ async def test_batches_are_the_same_on_every_surface(twinspan: Running, upstream
             await ended(sdk, await sdk.batches.retrieve(batch["id"]))
             found += [await surface.get(batch["id"]), await surface.list(limit=1)]
             found[-1]["has_more"] = None
+            found.append([span for span in spans_of(twinspan) if "BatchesService" in span[0] and span != POLLED])
             everywhere.append(blank(found))
     assert everywhere[0] == everywhere[1] == everywhere[2]
     kinds = [item[0] for item in everywhere[0] if isinstance(item, tuple)]
