@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import grpc
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from twinspan.v1 import admin_pb2, models_pb2, moderations_pb2
+from twinspan.v1 import admin_pb2, embeddings_pb2, models_pb2, moderations_pb2
 from twinspan.v1.admin_pb2_grpc import AdminServiceStub
+from twinspan.v1.embeddings_pb2_grpc import EmbeddingsServiceStub
 from twinspan.v1.models_pb2_grpc import ModelsServiceStub
 from twinspan.v1.moderations_pb2_grpc import ModerationsServiceStub
 
@@ -45,6 +46,7 @@ def build(channel: grpc.aio.Channel, settings: BridgeSettings, telemetry: HttpTe
     router.add("GET", "/readyz", operations.readyz)
     router.add("GET", "/metrics", operations.metrics)
     for descriptor, stub, renderers in (
+        (embeddings_pb2.DESCRIPTOR.services_by_name["EmbeddingsService"], EmbeddingsServiceStub(channel), {}),
         (moderations_pb2.DESCRIPTOR.services_by_name["ModerationsService"], ModerationsServiceStub(channel), {}),
         (models_pb2.DESCRIPTOR.services_by_name["ModelsService"], ModelsServiceStub(channel), models.RENDERERS),
         (admin_pb2.DESCRIPTOR.services_by_name["AdminService"], AdminServiceStub(channel), {}),

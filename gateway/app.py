@@ -16,9 +16,10 @@ from typing import Any, cast
 
 from opentelemetry.sdk.trace import SpanProcessor
 from prometheus_client import CollectorRegistry
-from twinspan.v1 import admin_pb2, chat_pb2, models_pb2, moderations_pb2
+from twinspan.v1 import admin_pb2, chat_pb2, embeddings_pb2, models_pb2, moderations_pb2
 from twinspan.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
 from twinspan.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
+from twinspan.v1.embeddings_pb2_grpc import add_EmbeddingsServiceServicer_to_server
 from twinspan.v1.models_pb2_grpc import add_ModelsServiceServicer_to_server
 from twinspan.v1.moderations_pb2_grpc import add_ModerationsServiceServicer_to_server
 
@@ -41,6 +42,7 @@ from gateway.rpc.registry import HandlerRegistry
 from gateway.server import GrpcServer, ServerSettings, ServerStartError, TlsFiles
 from gateway.services.admin import AdminService
 from gateway.services.chat import ChatService
+from gateway.services.embeddings import EmbeddingsService
 from gateway.services.models import ModelsService
 from gateway.services.moderations import ModerationsService
 from gateway.telemetry import logs, metrics, setup
@@ -277,7 +279,13 @@ class Core:
 
     def _register_services(self) -> HandlerRegistry:
         tracing = Tracing(self._export.tracer_provider)
-        descriptors = (chat_pb2.DESCRIPTOR, moderations_pb2.DESCRIPTOR, models_pb2.DESCRIPTOR, admin_pb2.DESCRIPTOR)
+        descriptors = (
+            chat_pb2.DESCRIPTOR,
+            embeddings_pb2.DESCRIPTOR,
+            moderations_pb2.DESCRIPTOR,
+            models_pb2.DESCRIPTOR,
+            admin_pb2.DESCRIPTOR,
+        )
         policy = Policy(service for file in descriptors for service in file.services_by_name.values())
         edge = Edge(policy, lambda: self._keys, self._recorder, tracing)
         registry = HandlerRegistry([edge.wrap])
@@ -285,6 +293,7 @@ class Core:
         # The servicers take an `RpcCall` where the generated base classes say grpc's context: see docs/adr/0001.
         server = cast("Any", registry)
         add_ChatServiceServicer_to_server(cast("Any", ChatService(exchange)), server)
+        add_EmbeddingsServiceServicer_to_server(cast("Any", EmbeddingsService(exchange)), server)
         add_ModerationsServiceServicer_to_server(cast("Any", ModerationsService(exchange)), server)
         add_ModelsServiceServicer_to_server(cast("Any", ModelsService(lambda: self._catalogue)), server)
         admin = AdminService(self._recorder, self._state, time.monotonic, VERSION)

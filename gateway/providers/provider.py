@@ -25,6 +25,7 @@ class Provider:
         empty_stream_as_error: Whether a stream without any output counts as a failure.
         free: Whether its answers cost nothing.
         capabilities: What it can do, the kinds of service that it offers among them.
+        most_embedding_inputs: How many inputs it embeds at once; more are sent in pieces.
         secrets: Texts that must never appear in an error or a log.
     """
 
@@ -40,6 +41,7 @@ class Provider:
     empty_stream_as_error: bool = True
     free: bool = False
     capabilities: tuple[str, ...] = ()
+    most_embedding_inputs: int = 2048
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def url(self, path: str) -> str:
