@@ -7,6 +7,7 @@ command line stands above, and finds here all that it may use of the core.
 import asyncio
 import logging
 import os
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +34,8 @@ from gateway.config.snapshot import Snapshot
 from gateway.config.snapshot import SnapshotHolder as Configuration
 from gateway.exchange import Exchange
 from gateway.inprocess import InProcessChannel
-from gateway.local.engine import MODELS, EngineError, LocalEndpoint, LocalEngine
+from gateway.local.embedding_engine import EMBEDDING_MODELS, EmbeddingEngine
+from gateway.local.engine import MODELS, Engine, EngineError, LocalEndpoint, LocalEngine
 from gateway.probe import Finding
 from gateway.providers.sender import Sender
 from gateway.routing.catalogue import Catalogue, RoutingState
@@ -149,7 +151,7 @@ async def probe_providers(configuration: Configuration) -> list[Finding]:
 
 def _compiled_for_validation(configuration: Configuration) -> Catalogue:
     snapshot = configuration.current
-    local = LocalEndpoint("http://127.0.0.1/v1", "", MODELS) if needs_local_model(snapshot.config) else None
+    local = LocalEndpoint("http://127.0.0.1/v1", "", MODELS + EMBEDDING_MODELS) if needs_local_model(snapshot.config) else None
     return compile_catalogue(snapshot, local, _USER_AGENT)
 
 
@@ -191,7 +193,7 @@ class Core:
         config = snapshot.config
         self._configuration = configuration
         self._export = export
-        self._engine: LocalEngine | None = None
+        self._engines: list[Engine] = []
         self._local: LocalEndpoint | None = None
         self.new_token = None if config.client_token or config.api_keys else generate_token()
         self._keys = self._compiled_keys(snapshot)
@@ -248,8 +250,8 @@ class Core:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
         await self._sender.close()
-        if self._engine is not None:
-            await self._engine.stop()
+        for engine in self._engines:
+            await engine.stop()
 
     async def reload(self) -> None:
         """Reads the configuration again. It is compiled whole, and then swapped; with a mistake in it, the old one goes on.
@@ -316,12 +318,17 @@ class Core:
         return f"{_LOOPBACK}{address}" if address.startswith(":") and not snapshot.sources else address
 
     async def _start_local_model(self, slots: int) -> None:
-        engine = LocalEngine(slots=slots)
-        try:
-            self._local = await engine.start()
-        except EngineError as error:
-            raise StartError(f"No provider is configured, and the embedded model cannot stand in. {error}") from error
-        self._engine = engine
+        key = secrets.token_urlsafe(24)
+        chat, embedding = LocalEngine(slots=slots, api_key=key), EmbeddingEngine(api_key=key)
+        self._engines = [chat, embedding] if embedding.is_installed() else [chat]
+        starts = await asyncio.gather(*(engine.start() for engine in self._engines), return_exceptions=True)
+        for failure in starts:
+            if isinstance(failure, EngineError):
+                raise StartError(f"No provider is configured, and the embedded model cannot stand in. {failure}") from failure
+            if isinstance(failure, BaseException):
+                raise failure
+        endpoints = [endpoint for endpoint in starts if isinstance(endpoint, LocalEndpoint)]
+        self._local = endpoints[0].joined(endpoints[1]) if len(endpoints) > 1 else endpoints[0]
 
 
 def listen_settings(configuration: Configuration) -> Listen:
