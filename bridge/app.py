@@ -1,22 +1,31 @@
 """Builds the bridge from a channel. Which of the two channels it is, nothing here can tell."""
 
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import grpc
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from twinspan.v1 import admin_pb2, embeddings_pb2, models_pb2, moderations_pb2
+from prometheus_client import CollectorRegistry
+from twinspan.v1 import admin_pb2, batches_pb2, embeddings_pb2, files_pb2, models_pb2, moderations_pb2
 from twinspan.v1.admin_pb2_grpc import AdminServiceStub
+from twinspan.v1.batches_pb2_grpc import BatchesServiceStub
 from twinspan.v1.embeddings_pb2_grpc import EmbeddingsServiceStub
+from twinspan.v1.files_pb2_grpc import FilesServiceStub
 from twinspan.v1.models_pb2_grpc import ModelsServiceStub
 from twinspan.v1.moderations_pb2_grpc import ModerationsServiceStub
 
 from bridge import transcoding
-from bridge.router import Router
-from bridge.routes import models
+from bridge.lines import Lines
+from bridge.router import Endpoint, Router
+from bridge.routes import batches, files, models
+from bridge.routes.batches import BatchesRoutes
 from bridge.routes.chat import ChatRoutes
+from bridge.routes.documents import DocumentRoutes
+from bridge.routes.files import FilesRoutes
 from bridge.routes.operations import OperationsRoutes
 from bridge.server import BridgeServer, ServerSettings
 from bridge.telemetry.http import HttpTelemetry
+from bridge.telemetry.metrics import HttpMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +47,44 @@ class BridgeSettings:
 
 def build(channel: grpc.aio.Channel, settings: BridgeSettings, telemetry: HttpTelemetry) -> BridgeServer:
     """Returns a bridge to the core at the other end of `channel`, ready to be started."""
+    return BridgeServer(routes(channel, settings, telemetry.metrics), settings.server, telemetry)
+
+
+def lines(channel: grpc.aio.Channel, version: str) -> Lines:
+    """Returns what answers the lines of batches, over the channel on which the core reaches itself."""
+    return Lines(routes(channel, BridgeSettings(ServerSettings(None, 0), version), HttpMetrics(CollectorRegistry())))
+
+
+def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMetrics) -> Router:
+    """Returns the bridge's routes."""
     router = Router()
     chat = ChatRoutes(channel, stream_default=settings.stream_default, keepalive_seconds=settings.keepalive_seconds)
-    operations = OperationsRoutes(HealthStub(channel), telemetry.metrics, settings.version)
-    router.add("POST", "/v1/chat/completions", chat.completions)
-    router.add("GET", "/healthz", operations.healthz)
-    router.add("GET", "/readyz", operations.readyz)
-    router.add("GET", "/metrics", operations.metrics)
+    operations = OperationsRoutes(HealthStub(channel), metrics, settings.version)
+    documents = DocumentRoutes()
+    stored = FilesRoutes(channel)
+    started = BatchesRoutes(channel)
+    kept = files_pb2.DESCRIPTOR.services_by_name["FilesService"].methods_by_name
+    unavailable = (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)
+    for endpoint in (
+        Endpoint("POST", "/v1/chat/completions", chat.completions, chat.rpcs),
+        Endpoint("POST", "/v1/batches", started.create, (started.rpc,)),
+        Endpoint("POST", "/v1/files", stored.upload, (kept["Upload"],), takes="multipart/form-data"),
+        Endpoint("GET", "/v1/files/{id}/content", stored.content, (kept["Download"],), gives="application/octet-stream"),
+        Endpoint("GET", "/healthz", operations.healthz, summary="Tells that the process is alive."),
+        Endpoint("GET", "/readyz", operations.readyz, summary="Tells whether requests can be served.", statuses=unavailable),
+        Endpoint("GET", "/metrics", operations.metrics, summary="Gives the metrics, for Prometheus."),
+        Endpoint("GET", "/openapi.json", documents.openapi, summary="Describes this interface."),
+        Endpoint("GET", "/docs", documents.page, summary="Shows this description to people."),
+    ):
+        router.add(endpoint)
     for descriptor, stub, renderers in (
         (embeddings_pb2.DESCRIPTOR.services_by_name["EmbeddingsService"], EmbeddingsServiceStub(channel), {}),
         (moderations_pb2.DESCRIPTOR.services_by_name["ModerationsService"], ModerationsServiceStub(channel), {}),
         (models_pb2.DESCRIPTOR.services_by_name["ModelsService"], ModelsServiceStub(channel), models.RENDERERS),
+        (batches_pb2.DESCRIPTOR.services_by_name["BatchesService"], BatchesServiceStub(channel), batches.RENDERERS),
+        (files_pb2.DESCRIPTOR.services_by_name["FilesService"], FilesServiceStub(channel), files.RENDERERS),
         (admin_pb2.DESCRIPTOR.services_by_name["AdminService"], AdminServiceStub(channel), {}),
     ):
-        for method, template, handler in transcoding.routes(descriptor, stub, renderers):
-            router.add(method, template, handler)
-    return BridgeServer(router, settings.server, telemetry)
+        for endpoint in transcoding.routes(descriptor, stub, renderers):
+            router.add(endpoint)
+    return router

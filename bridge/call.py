@@ -5,6 +5,7 @@ ends it.
 """
 
 import asyncio
+import contextlib
 import random
 import re
 from collections.abc import Mapping
@@ -109,6 +110,20 @@ class Call:
         self._under_way = under_way
         return under_way
 
+    def upload(self, rpc: Rpc) -> "Upload":
+        """Calls an RPC that takes a stream and answers once; it is cancelled with the request unless it has been ended."""
+        metadata = self.metadata()
+        self._span.begin_client(rpc.name, metadata)
+        under_way: grpc.aio.StreamUnaryCall[Any, Any] = rpc.invoke(metadata=metadata)
+        self._under_way = under_way
+        return Upload(under_way)
+
+    async def invite_body(self) -> None:
+        """Tells a client that waits for it that its body is wanted, as curl does with a large one."""
+        if self.http.headers.get("Expect", "").lower() == "100-continue":
+            await self.http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.http.writer.output_size = 0  # what says whether the answer has begun
+
     async def note_metadata(self, under_way: grpc.aio.UnaryStreamCall[Any, Any]) -> None:
         """Takes over what the core says of the answer ahead of its first message."""
         self._note(await under_way.initial_metadata())
@@ -158,3 +173,32 @@ class Call:
                 "The credential is malformed. Send 'Authorization: Bearer <token>' with the token as it was given to you.",
             )
         return f"{scheme} {token.strip()}"
+
+
+class Upload:
+    """A stream of messages to the core, of which it answers the whole."""
+
+    def __init__(self, under_way: "grpc.aio.StreamUnaryCall[Any, Any]") -> None:
+        self._under_way = under_way
+
+    async def write(self, message: Message) -> None:
+        """Sends a message; waits while the core reads too slowly.
+
+        Raises:
+            grpc.aio.AioRpcError: The core has ended the call, before it had all of it.
+        """
+        try:
+            await self._under_way.write(message)
+        except asyncio.InvalidStateError:
+            await self._under_way  # which raises the reason
+            raise
+
+    async def end(self) -> Any:
+        """Says that this was all, and returns the core's answer.
+
+        Raises:
+            grpc.aio.AioRpcError: The call failed.
+        """
+        with contextlib.suppress(asyncio.InvalidStateError):  # it has ended already; the answer says how
+            await self._under_way.done_writing()
+        return await self._under_way

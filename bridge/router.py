@@ -5,11 +5,13 @@ https://github.com/googleapis/googleapis/blob/master/google/api/http.proto.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TypeAlias
 
 from aiohttp import web
+from google.protobuf.descriptor import MethodDescriptor
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from bridge.call import Call
@@ -27,11 +29,21 @@ class Endpoint:
         method: The HTTP method.
         template: The path with its variables, which is also the route's name in spans and metrics.
         handler: Answers.
+        rpcs: The methods that it calls, the unary one first; none for a route of the bridge's own.
+        takes: The type of its body, if it takes one.
+        gives: The type of its answer; empty for what follows from its methods: JSON, and events where they are streamed.
+        summary: What a route of the bridge's own is for.
+        statuses: The statuses with which such a route answers.
     """
 
     method: str
     template: str
     handler: Handler
+    rpcs: tuple[MethodDescriptor, ...] = ()
+    takes: str = "application/json"
+    gives: str = ""
+    summary: str = ""
+    statuses: tuple[HTTPStatus, ...] = (HTTPStatus.OK,)
 
 
 class MethodNotAllowedError(BridgeError):
@@ -54,18 +66,22 @@ class Router:
         self._exact: dict[str, dict[str, Endpoint]] = {}
         self._patterns: list[tuple[re.Pattern[str], dict[str, Endpoint]]] = []
 
-    def add(self, method: str, template: str, handler: Handler) -> None:
+    def add(self, endpoint: Endpoint) -> None:
         """Adds a route. Of patterns that fit one path, the one that was added first answers."""
-        endpoint = Endpoint(method, template, handler)
-        if "{" not in template:
-            self._exact.setdefault(template, {})[method] = endpoint
+        if "{" not in endpoint.template:
+            self._exact.setdefault(endpoint.template, {})[endpoint.method] = endpoint
             return
-        pattern = re.compile(_VARIABLE.sub(_group, template))
+        pattern = re.compile(_VARIABLE.sub(_group, endpoint.template))
         for known, methods in self._patterns:
             if known == pattern:
-                methods[method] = endpoint
+                methods[endpoint.method] = endpoint
                 return
-        self._patterns.append((pattern, {method: endpoint}))
+        self._patterns.append((pattern, {endpoint.method: endpoint}))
+
+    def endpoints(self) -> Iterator[Endpoint]:
+        """Gives every route."""
+        for methods in (*self._exact.values(), *(methods for _, methods in self._patterns)):
+            yield from methods.values()
 
     def find(self, method: str, path: str) -> tuple[Endpoint, Mapping[str, str]]:
         """Returns the endpoint of a request, and the values of the path's variables. HEAD is answered where GET is.

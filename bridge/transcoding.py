@@ -18,7 +18,7 @@ from twinspan.v1.errors_pb2 import ErrorKind
 
 from bridge.call import Call
 from bridge.errors import BridgeError
-from bridge.router import Handler
+from bridge.router import Endpoint, Handler
 from bridge.rpc import Rpc
 
 Renderer = Callable[[Call, Any], bytes]
@@ -30,8 +30,8 @@ _INTEGERS = frozenset(
 _FLOATS = frozenset({FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT})
 
 
-def routes(service: ServiceDescriptor, stub: object, renderers: Mapping[str, Renderer]) -> Iterator[tuple[str, str, Handler]]:
-    """Gives the method, path and handler of every annotated method of a service.
+def routes(service: ServiceDescriptor, stub: object, renderers: Mapping[str, Renderer]) -> Iterator[Endpoint]:
+    """Gives a route for every annotated method of a service.
 
     Args:
         service: The service.
@@ -47,7 +47,7 @@ def routes(service: ServiceDescriptor, stub: object, renderers: Mapping[str, Ren
                 handler = _carrier(method, rpc)
             else:
                 handler = _handler(method, rpc, renderers.get(method.output_type.name, _plain))
-            yield verb.upper(), getattr(rule, verb), handler
+            yield Endpoint(verb.upper(), getattr(rule, verb), handler, (method,))
 
 
 def as_json(message: Message) -> dict[str, Any]:

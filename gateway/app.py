@@ -5,6 +5,7 @@ command line stands above, and finds here all that it may use of the core.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -17,22 +18,32 @@ from typing import Any, cast
 
 from opentelemetry.sdk.trace import SpanProcessor
 from prometheus_client import CollectorRegistry
-from twinspan.v1 import admin_pb2, chat_pb2, embeddings_pb2, models_pb2, moderations_pb2
+from twinspan.v1 import admin_pb2, batches_pb2, chat_pb2, embeddings_pb2, files_pb2, models_pb2, moderations_pb2
 from twinspan.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
+from twinspan.v1.batches_pb2_grpc import add_BatchesServiceServicer_to_server
 from twinspan.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
 from twinspan.v1.embeddings_pb2_grpc import add_EmbeddingsServiceServicer_to_server
+from twinspan.v1.files_pb2_grpc import add_FilesServiceServicer_to_server
 from twinspan.v1.models_pb2_grpc import add_ModelsServiceServicer_to_server
 from twinspan.v1.moderations_pb2_grpc import add_ModerationsServiceServicer_to_server
 
 from gateway import probe
+from gateway.access.delegation import Delegation
 from gateway.access.keys import KeyRing, generate_token
 from gateway.access.policy import Policy
+from gateway.batches.desk import BatchDesk
+from gateway.batches.lines import Lines
+from gateway.batches.store import BatchStore
+from gateway.batches.worker import BatchWorker
 from gateway.compilation import compile_catalogue, compile_keys, needs_local_model
 from gateway.config.loading import ConfigError
+from gateway.config.places import state_directory
 from gateway.config.schema import Config, ServerConfig, json_schema
 from gateway.config.snapshot import Snapshot
 from gateway.config.snapshot import SnapshotHolder as Configuration
+from gateway.errors import GatewayError
 from gateway.exchange import Exchange
+from gateway.files.store import FileStore
 from gateway.inprocess import InProcessChannel
 from gateway.local.embedding_engine import EMBEDDING_MODELS, EmbeddingEngine
 from gateway.local.engine import MODELS, Engine, EngineError, LocalEndpoint, LocalEngine
@@ -43,8 +54,10 @@ from gateway.rpc.edge import Edge
 from gateway.rpc.registry import HandlerRegistry
 from gateway.server import GrpcServer, ServerSettings, ServerStartError, TlsFiles
 from gateway.services.admin import AdminService
+from gateway.services.batches import BatchesService
 from gateway.services.chat import ChatService
 from gateway.services.embeddings import EmbeddingsService
+from gateway.services.files import FilesService
 from gateway.services.models import ModelsService
 from gateway.services.moderations import ModerationsService
 from gateway.telemetry import logs, metrics, setup
@@ -203,6 +216,13 @@ class Core:
         self._recorder = Recorder(usage_histograms=export.wants_usage_histograms)
         self._collector = metrics.register(registry, self._recorder, VERSION)
         self._sender = Sender()
+        self._files = FileStore(
+            config.files.dir or state_directory(os.environ) / "files",
+            lambda: self._configuration.current.config.server.max_upload_bytes,
+        )
+        self._delegation = Delegation()
+        self._batches = BatchStore(config.batches.dir or self._files.root / "batches")
+        self._desk = BatchDesk(self._batches, self._files)
         self._watcher: asyncio.Task[None] | None = None
         self._registry = self._register_services()
         self.channel = InProcessChannel(self._registry)
@@ -230,6 +250,8 @@ class Core:
         if needs_local_model(config):
             await self._start_local_model(config.local_engine.max_sessions)
         self._catalogue = compile_catalogue(self._configuration.current, self._local, _USER_AGENT)
+        if self._files.exists:
+            await self._open_files()
         try:
             self._port = await self._server.start()
         except ServerStartError as error:
@@ -238,9 +260,30 @@ class Core:
         self._watcher = asyncio.create_task(watch_event_loop(self._recorder))
         self._export.export_metrics(self._recorder)
 
+    async def serve_batches(self, lines: Lines) -> None:
+        """Begins to run batches, and goes on with those that an earlier run has not ended.
+
+        Args:
+            lines: Answers their lines, over `channel`.
+        """
+        config = self._configuration.current.config
+        self._desk.worker = worker = BatchWorker(
+            self._batches,
+            self._files,
+            lines,
+            self._delegation,
+            concurrency=config.batches.max_concurrency,
+            most_line_bytes=lambda: self._configuration.current.config.server.max_body_bytes,
+        )
+        if self._batches.exists:
+            with contextlib.suppress(GatewayError):  # it is in the log
+                await worker.resume()
+
     async def drain(self) -> None:
         """Stops listening and lets the calls under way end. Those that come through `channel` are answered still."""
-        await self._server.stop()
+        worker = self._desk.worker
+        grace_seconds = self._configuration.current.config.server.drain_seconds
+        await asyncio.gather(self._server.stop(), worker.stop(grace_seconds) if worker is not None else asyncio.sleep(0))
 
     async def stop(self) -> None:
         """Drains, and frees everything. It may be called without a start."""
@@ -249,6 +292,8 @@ class Core:
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
+        await self._batches.close()
+        await self._files.close()
         await self._sender.close()
         for engine in self._engines:
             await engine.stop()
@@ -275,21 +320,21 @@ class Core:
         self._state.forget(catalogue.agents.values())
         _log.info("The configuration was reloaded.")
 
+    async def _open_files(self) -> None:
+        """Opens the files of an earlier run. Without them the gateway serves all else, and tells whoever asks for a file."""
+        with contextlib.suppress(GatewayError):  # it is in the log
+            await self._files.open()
+
     def _compiled_keys(self, snapshot: Snapshot) -> KeyRing:
         configured = snapshot.config.client_token
         return compile_keys(snapshot.config, configured.get_secret_value() if configured else self.new_token)
 
     def _register_services(self) -> HandlerRegistry:
         tracing = Tracing(self._export.tracer_provider)
-        descriptors = (
-            chat_pb2.DESCRIPTOR,
-            embeddings_pb2.DESCRIPTOR,
-            moderations_pb2.DESCRIPTOR,
-            models_pb2.DESCRIPTOR,
-            admin_pb2.DESCRIPTOR,
-        )
+        files = (admin_pb2, batches_pb2, chat_pb2, embeddings_pb2, files_pb2, models_pb2, moderations_pb2)
+        descriptors = [file.DESCRIPTOR for file in files]
         policy = Policy(service for file in descriptors for service in file.services_by_name.values())
-        edge = Edge(policy, lambda: self._keys, self._recorder, tracing)
+        edge = Edge(policy, lambda: self._keys, self._recorder, tracing, self._delegation)
         registry = HandlerRegistry([edge.wrap])
         exchange = Exchange(lambda: self._catalogue, self._sender, self._state, self._recorder, tracing)
         # The servicers take an `RpcCall` where the generated base classes say grpc's context: see docs/adr/0001.
@@ -298,6 +343,8 @@ class Core:
         add_EmbeddingsServiceServicer_to_server(cast("Any", EmbeddingsService(exchange)), server)
         add_ModerationsServiceServicer_to_server(cast("Any", ModerationsService(exchange)), server)
         add_ModelsServiceServicer_to_server(cast("Any", ModelsService(lambda: self._catalogue)), server)
+        add_FilesServiceServicer_to_server(cast("Any", FilesService(self._files)), server)
+        add_BatchesServiceServicer_to_server(cast("Any", BatchesService(self._desk)), server)
         admin = AdminService(self._recorder, self._state, time.monotonic, VERSION)
         add_AdminServiceServicer_to_server(cast("Any", admin), server)
         return registry

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
+from urllib.parse import quote
 
 from twinspan.v1.errors_pb2 import ErrorKind
 
@@ -193,7 +194,7 @@ class Exchange:
                 raise
             else:
                 caller.answer["x-twinspan-provider"] = target.provider.name
-                caller.answer["x-twinspan-model"] = target.model
+                caller.answer["x-twinspan-model"] = header_text(target.model)
                 caller.answer["x-twinspan-cache-status"] = "BYPASS"
                 if target.provider.free:
                     caller.answer["x-twinspan-cost-usd"] = "0"
@@ -280,6 +281,11 @@ class Failed:
 
     target: Target
     error: GatewayError
+
+
+def header_text(text: str) -> str:
+    """Returns a text as headers can carry it: what is not printable ASCII is percent-encoded (RFC 3986 section 2.1)."""
+    return text if text.isascii() and text.isprintable() else quote(text, safe=" /:@")
 
 
 def _is_out_of_time(error: GatewayError, remaining_seconds: float) -> bool:

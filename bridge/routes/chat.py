@@ -30,6 +30,8 @@ class ChatRoutes:
         """
         stub = ChatServiceStub(channel)
         methods = chat_pb2.DESCRIPTOR.services_by_name["ChatService"].methods_by_name
+        self.rpcs = (methods["Complete"], methods["Stream"])
+        """The methods that chats call."""
         self._complete_rpc = Rpc.of(stub, methods["Complete"])
         self._stream_rpc = Rpc.of(stub, methods["Stream"])
         self._stream_default = stream_default

@@ -28,6 +28,9 @@ _CHAT_ROUTES = ("POST /v1/chat/completions",)
 _DIALECT_ROUTES: Mapping[str, tuple[str, ...]] = {
     "/twinspan.v1.ChatService/Complete": _CHAT_ROUTES,
     "/twinspan.v1.ChatService/Stream": _CHAT_ROUTES,
+    "/twinspan.v1.BatchesService/Create": ("POST /v1/batches",),
+    "/twinspan.v1.FilesService/Upload": ("POST /v1/files",),
+    "/twinspan.v1.FilesService/Download": ("GET /v1/files/{id}/content",),
 }
 """The routes of methods that dialects call; those of all others are in their annotations."""
 

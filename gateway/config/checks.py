@@ -9,6 +9,9 @@ from gateway.config.vendors import VENDORS
 LOCAL = "local"
 """The provider that is there without being configured: the embedded model."""
 
+CLIENT_TOKEN = "client_token"  # noqa: S105 (a name, not a token)
+"""The name of the administrator's credential, which no key can have."""
+
 
 def cross_check(config: Config) -> list[tuple[Place, str]]:
     """Returns the place of each mistake, and what is wrong there."""
@@ -50,6 +53,11 @@ def _keys(config: Config) -> Iterator[tuple[Place, str]]:
     for number, key in enumerate(config.api_keys):
         if key.name in names:
             yield ("api_keys", number, "name"), f"'{key.name}' is the name of api_keys[{names[key.name]}] too."
+        if key.name == CLIENT_TOKEN:
+            yield (
+                ("api_keys", number, "name"),
+                f"'{CLIENT_TOKEN}' is the name under which the administrator's credential owns files.",
+            )
         names.setdefault(key.name, number)
         token = key.token.get_secret_value()
         if token in tokens:

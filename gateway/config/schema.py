@@ -16,7 +16,16 @@ from gateway.config.pipeline import (
 )
 from gateway.config.routing import AgentConfig, DiscoveryConfig, GovernanceConfig, LocalEngineConfig, ProviderConfig, SelectorConfig
 from gateway.config.section import LATER, Count, Dollars, Later, Name, Secret, Section
-from gateway.config.server import A2aConfig, DebugConfig, McpServerConfig, ServerConfig, StateConfig, StoreConfig, TelemetryConfig
+from gateway.config.server import (
+    A2aConfig,
+    BatchesConfig,
+    DebugConfig,
+    FilesConfig,
+    McpServerConfig,
+    ServerConfig,
+    StateConfig,
+    TelemetryConfig,
+)
 
 __all__ = [
     "AgentConfig",
@@ -103,9 +112,9 @@ class Config(Section):
     """The embedded model."""
     state: StateConfig = Field(default_factory=StateConfig)
     """Where shared state lives."""
-    files: StoreConfig = Field(default_factory=StoreConfig)
+    files: FilesConfig = Field(default_factory=FilesConfig)
     """Where files are kept."""
-    batches: StoreConfig = Field(default_factory=StoreConfig)
+    batches: BatchesConfig = Field(default_factory=BatchesConfig)
     """How batches run."""
     a2a: Annotated[A2aConfig | None, LATER] = None
     """What is shown to agents that speak A2A."""

@@ -39,7 +39,7 @@ class ServerConfig(Section):
     """Where a core without a bridge serves `/metrics`; empty for nowhere."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=1024**3)] = 10 * 1024 * 1024
     """Largest JSON body of a request."""
-    max_upload_bytes: Annotated[int, Field(ge=1024), LATER] = 512 * 1024 * 1024
+    max_upload_bytes: Annotated[int, Field(ge=1024)] = 512 * 1024 * 1024
     """Largest upload, which is streamed."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level that is logged."""
@@ -90,15 +90,27 @@ class StateConfig(Section):
     """`memory://`, or the URL of a Valkey or Redis server."""
 
 
-class StoreConfig(Section):
-    """Where files and batches are kept."""
+class FilesConfig(Section):
+    """Where files are kept."""
 
-    dir: Annotated[FilePath | None, LATER] = None
-    """The directory of the gateway's own store."""
+    dir: FilePath | None = None
+    """The directory of the gateway's own store, which no two gateways may share; unset, `files` in
+    `$STATE_DIRECTORY`, `$XDG_STATE_HOME/twinspan` or `~/.local/state/twinspan`. A change needs a restart."""
     backend: Annotated[str, LATER] = "local"
     """`local` for the own store, or a provider's name."""
     max_concurrency: Annotated[Count | None, LATER] = None
-    """Most requests of batches at a time."""
+    """Most files that are sent to a provider at a time."""
+
+
+class BatchesConfig(Section):
+    """How batches run, and where they are kept."""
+
+    dir: FilePath | None = None
+    """The directory of batches under way; unset, `batches` below the directory of files. A change needs a restart."""
+    backend: Annotated[str, LATER] = "local"
+    """`local` for the own batches, or a provider's name."""
+    max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 4
+    """Most lines of all batches that run at a time. Low, batches leave room for everyone else. A change needs a restart."""
 
 
 class McpServerConfig(Section):

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from tests.flows.commands import ROOT, configure, environment, started
 from tests.flows.running import TOKEN
-from tests.flows.upstream import Request, Upstream, chunk, completion, streams, whole
+from tests.flows.upstream import OTHERS, Request, Upstream, by_path, chunk, completion, streams, whole
 
 NODE = Path(__file__).parent / "node"
 GOOGLEAPIS = Path(google.api.annotations_pb2.__file__).parents[2]
@@ -49,8 +49,9 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Add
     """Runs a gateway with the embedded model, and with `tool-caller`, which answers with a tool call in two pieces."""
     directory = tmp_path_factory.mktemp("gateway")
     async with Upstream() as upstream:
-        upstream.plays(calls_a_tool)
-        providers = {"local": {}, "acme": {"base_url": upstream.base_url, "api_key": "k", "models": ["tool-caller"]}}
+        upstream.plays(by_path({"/v1/chat/completions": calls_a_tool, **OTHERS}))
+        acme = {"base_url": upstream.base_url, "api_key": "k", "models": ["omni-moderation-latest", "tool-caller"]}
+        providers = {"local": {}, "acme": acme}
         configure(directory, upstream.base_url, providers=providers)
         async with started("serve", cwd=directory, TWINSPAN_SECRETS_DIR=str(directory / "secrets")) as process:
             url = (await process.until(r"^REST\s+(http\S+)/v1"))[1]

@@ -31,7 +31,7 @@ async def test_the_openai_sdk_for_node_works(gateway: Address) -> None:
     assert seen["stream"]["usage"]["prompt_tokens"] > 0
     for name in ("tool_call", "streamed_tool_call"):
         assert (seen[name]["finish_reason"], seen[name]["tool_calls"]) == ("tool_calls", [CALL])
-    assert set(seen["models"]["ids"]) == {MODEL, "tool-caller"}
+    assert set(seen["models"]["ids"]) == {MODEL, "omni-moderation-latest", "tool-caller"}
     assert seen["models"]["one"] == MODEL
     for name, error, status in (
         ("wrong_key", "AuthenticationError", 401),

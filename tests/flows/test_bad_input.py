@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from twinspan.v1 import chat_pb2
+from twinspan.v1.chat_pb2_grpc import ChatServiceStub
 
-from tests.flows.running import TOKEN, Running, running_over
+from tests.flows.running import TOKEN, Running, configuration, running, running_over
 from tests.flows.upstream import MODEL, Upstream
 
 CHAT = "/v1/chat/completions"
@@ -184,3 +186,19 @@ async def exchange(twinspan: Running, data: bytes, *, ends: bool = True) -> byte
             return await reader.read()
     finally:
         writer.close()
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"), [("modèle-é", "mod%C3%A8le-%C3%A9"), ("a\nb", "a%0Ab"), ("org/m:1@x y", "org/m:1@x y")]
+)
+async def test_a_models_name_reaches_the_provider_as_it_is_and_headers_as_they_can_carry_it(
+    upstream: Upstream, model: str, shown: str
+) -> None:
+    async with running(configuration(upstream.base_url, providers={"acme": {"base_url": upstream.base_url}})) as twinspan:
+        answer = await twinspan.chat({"model": model, "messages": [{"role": "user", "content": "Hi"}]})
+        assert (answer.status_code, answer.headers["X-Twinspan-Model"]) == (200, shown)
+        request = chat_pb2.CompleteRequest(chat=chat_pb2.ChatRequest(model=model, messages_json=b'[{"role":"user"}]'))
+        call = ChatServiceStub(twinspan.network).Complete(request, metadata=twinspan.metadata, timeout=5)
+        assert (await call).choices
+        assert dict(await call.trailing_metadata())["x-twinspan-model"] == shown
+    assert [request.body["model"] for request in upstream.requests] == [model, model]

@@ -85,6 +85,21 @@ def whole(answer: Mapping[str, Any], status: int = 200, **headers: str) -> Scrip
     return script
 
 
+def by_path(scripts: Mapping[str, Script]) -> Script:
+    """Answers each path with a script of its own."""
+
+    async def script(http: web.BaseRequest, request: Request) -> web.StreamResponse:
+        return await scripts[request.path](http, request)
+
+    return script
+
+
+OTHERS: Mapping[str, Script] = {
+    "/v1/moderations": whole({"id": "modr-1", "model": "omni-1", "results": [{"flagged": False, "categories": {}}]}),
+}
+"""What a provider says where it is asked for something else than a chat, by path."""
+
+
 def text(body: str, status: int = 200, content_type: str = "text/html", **headers: str) -> Script:
     """Answers with a text."""
 

@@ -53,12 +53,20 @@ Global___Access: _TypeAlias = Access  # noqa: Y015
 
 ACCESS_FIELD_NUMBER: _builtins.int
 JSON_TEXT_FIELD_NUMBER: _builtins.int
+JSON_FORM_FIELD_NUMBER: _builtins.int
+MESSAGE_JSON_FORM_FIELD_NUMBER: _builtins.int
 HTTP_STATUS_FIELD_NUMBER: _builtins.int
 GRPC_CODE_FIELD_NUMBER: _builtins.int
 access: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Access.ValueType]
 """Who may call the method. Every method of this package states it."""
 json_text: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """Whether a string holds JSON text, which stands in OpenAI's form as the JSON that it is."""
+json_form: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.str]
+"""The JSON Schema of the field on the REST surface, where that is not what its type says; `false` if it is not there at all. On a map
+`extra`: an object with the schemas of further fields by name.
+"""
+message_json_form: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.str]
+"""The JSON Schema of the message on the REST surface, where that is not what its fields say."""
 http_status: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.int]
 """The HTTP status with which the bridge answers an error of this kind."""
 grpc_code: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _code_pb2.Code.ValueType]

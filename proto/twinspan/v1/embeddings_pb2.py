@@ -28,7 +28,7 @@ from twinspan.v1 import annotations_pb2 as twinspan_dot_v1_dot_annotations__pb2
 from twinspan.v1 import content_pb2 as twinspan_dot_v1_dot_content__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctwinspan/v1/embeddings.proto\x12\x0btwinspan.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dtwinspan/v1/annotations.proto\x1a\x19twinspan/v1/content.proto\"\xff\x02\n\x0c\x45mbedRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\r\n\x05input\x18\x02 \x03(\t\x12,\n\x0cinput_tokens\x18\x03 \x03(\x0b\x32\x16.twinspan.v1.TokenList\x12\x1c\n\x0f\x65ncoding_format\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x17\n\ndimensions\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x11\n\x04user\x18\x06 \x01(\tH\x02\x88\x01\x01\x12\x33\n\x05\x65xtra\x18\x0f \x03(\x0b\x32$.twinspan.v1.EmbedRequest.ExtraEntry\x12\x18\n\x0bopenai_json\x18\x14 \x01(\x0cH\x03\x88\x01\x01\x12\x1a\n\x12\x61\x63\x63\x65pt_openai_json\x18\x15 \x01(\x08\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x12\n\x10_encoding_formatB\r\n\x0b_dimensionsB\x07\n\x05_userB\x0e\n\x0c_openai_json\"!\n\tTokenList\x12\x14\n\x06tokens\x18\x01 \x03(\rB\x04\xe2\x41\x01\x02\"\x84\x02\n\rEmbedResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x04\x64\x61ta\x18\x02 \x03(\x0b\x32\x16.twinspan.v1.Embedding\x12&\n\x05usage\x18\x03 \x01(\x0b\x32\x12.twinspan.v1.UsageH\x00\x88\x01\x01\x12\x34\n\x05\x65xtra\x18\x0f \x03(\x0b\x32%.twinspan.v1.EmbedResponse.ExtraEntry\x12\x18\n\x0bopenai_json\x18\x14 \x01(\x0cH\x01\x88\x01\x01\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_usageB\x0e\n\x0c_openai_json\"\x8d\x01\n\tEmbedding\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x11\n\tembedding\x18\x02 \x03(\x02\x12\x30\n\x05\x65xtra\x18\x0f \x03(\x0b\x32!.twinspan.v1.Embedding.ExtraEntry\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32r\n\x11\x45mbeddingsService\x12]\n\x05\x45mbed\x12\x19.twinspan.v1.EmbedRequest\x1a\x1a.twinspan.v1.EmbedResponse\"\x1d\xa8\xbb\x18\x03\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/embeddings:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctwinspan/v1/embeddings.proto\x12\x0btwinspan.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dtwinspan/v1/annotations.proto\x1a\x19twinspan/v1/content.proto\"\xba\x07\n\x0c\x45mbedRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\xcb\x03\n\x05input\x18\x02 \x03(\tB\xbb\x03\xe2\x41\x01\x02\xb2\xbb\x18\xb2\x03{\"description\": \"What is to be embedded: a text, texts, a list of tokens, or lists of tokens.\", \"anyOf\": [{\"type\": \"string\"}, {\"type\": \"array\", \"minItems\": 1, \"items\": {\"type\": \"string\"}}, {\"type\": \"array\", \"minItems\": 1, \"items\": {\"type\": \"integer\", \"minimum\": 0, \"maximum\": 4294967295}}, {\"type\": \"array\", \"minItems\": 1, \"items\": {\"type\": \"array\", \"minItems\": 1, \"items\": {\"type\": \"integer\", \"minimum\": 0, \"maximum\": 4294967295}}}]}\x12\x37\n\x0cinput_tokens\x18\x03 \x03(\x0b\x32\x16.twinspan.v1.TokenListB\t\xb2\xbb\x18\x05\x66\x61lse\x12\x45\n\x0f\x65ncoding_format\x18\x04 \x01(\tB\'\xb2\xbb\x18#{\"enum\": [\"float\", \"base64\", null]}H\x00\x88\x01\x01\x12_\n\ndimensions\x18\x05 \x01(\x05\x42\x46\xb2\xbb\x18\x42{\"type\": [\"integer\", \"null\"], \"minimum\": 1, \"maximum\": 2147483647}H\x01\x88\x01\x01\x12\x11\n\x04user\x18\x06 \x01(\tH\x02\x88\x01\x01\x12\x33\n\x05\x65xtra\x18\x0f \x03(\x0b\x32$.twinspan.v1.EmbedRequest.ExtraEntry\x12\x18\n\x0bopenai_json\x18\x14 \x01(\x0cH\x03\x88\x01\x01\x12\x1a\n\x12\x61\x63\x63\x65pt_openai_json\x18\x15 \x01(\x08\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x12\n\x10_encoding_formatB\r\n\x0b_dimensionsB\x07\n\x05_userB\x0e\n\x0c_openai_json\"!\n\tTokenList\x12\x14\n\x06tokens\x18\x01 \x03(\rB\x04\xe2\x41\x01\x02\"\xf8\x02\n\rEmbedResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x04\x64\x61ta\x18\x02 \x03(\x0b\x32\x16.twinspan.v1.Embedding\x12\x99\x01\n\x05usage\x18\x03 \x01(\x0b\x32\x12.twinspan.v1.UsageBq\xb2\xbb\x18m{\"type\": \"object\", \"properties\": {\"prompt_tokens\": {\"type\": \"integer\"}, \"total_tokens\": {\"type\": \"integer\"}}}H\x00\x88\x01\x01\x12\x34\n\x05\x65xtra\x18\x0f \x03(\x0b\x32%.twinspan.v1.EmbedResponse.ExtraEntry\x12\x18\n\x0bopenai_json\x18\x14 \x01(\x0cH\x01\x88\x01\x01\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_usageB\x0e\n\x0c_openai_json\"\xe2\x01\n\tEmbedding\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x66\n\tembedding\x18\x02 \x03(\x02\x42S\xb2\xbb\x18O{\"anyOf\": [{\"type\": \"array\", \"items\": {\"type\": \"number\"}}, {\"type\": \"string\"}]}\x12\x30\n\x05\x65xtra\x18\x0f \x03(\x0b\x32!.twinspan.v1.Embedding.ExtraEntry\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32r\n\x11\x45mbeddingsService\x12]\n\x05\x45mbed\x12\x19.twinspan.v1.EmbedRequest\x1a\x1a.twinspan.v1.EmbedResponse\"\x1d\xa8\xbb\x18\x03\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/embeddings:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,28 +39,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMBEDREQUEST_EXTRAENTRY']._serialized_options = b'8\001'
   _globals['_EMBEDREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_EMBEDREQUEST'].fields_by_name['model']._serialized_options = b'\342A\001\002'
+  _globals['_EMBEDREQUEST'].fields_by_name['input']._loaded_options = None
+  _globals['_EMBEDREQUEST'].fields_by_name['input']._serialized_options = b'\342A\001\002\262\273\030\262\003{\"description\": \"What is to be embedded: a text, texts, a list of tokens, or lists of tokens.\", \"anyOf\": [{\"type\": \"string\"}, {\"type\": \"array\", \"minItems\": 1, \"items\": {\"type\": \"string\"}}, {\"type\": \"array\", \"minItems\": 1, \"items\": {\"type\": \"integer\", \"minimum\": 0, \"maximum\": 4294967295}}, {\"type\": \"array\", \"minItems\": 1, \"items\": {\"type\": \"array\", \"minItems\": 1, \"items\": {\"type\": \"integer\", \"minimum\": 0, \"maximum\": 4294967295}}}]}'
+  _globals['_EMBEDREQUEST'].fields_by_name['input_tokens']._loaded_options = None
+  _globals['_EMBEDREQUEST'].fields_by_name['input_tokens']._serialized_options = b'\262\273\030\005false'
+  _globals['_EMBEDREQUEST'].fields_by_name['encoding_format']._loaded_options = None
+  _globals['_EMBEDREQUEST'].fields_by_name['encoding_format']._serialized_options = b'\262\273\030#{\"enum\": [\"float\", \"base64\", null]}'
+  _globals['_EMBEDREQUEST'].fields_by_name['dimensions']._loaded_options = None
+  _globals['_EMBEDREQUEST'].fields_by_name['dimensions']._serialized_options = b'\262\273\030B{\"type\": [\"integer\", \"null\"], \"minimum\": 1, \"maximum\": 2147483647}'
   _globals['_TOKENLIST'].fields_by_name['tokens']._loaded_options = None
   _globals['_TOKENLIST'].fields_by_name['tokens']._serialized_options = b'\342A\001\002'
   _globals['_EMBEDRESPONSE_EXTRAENTRY']._loaded_options = None
   _globals['_EMBEDRESPONSE_EXTRAENTRY']._serialized_options = b'8\001'
+  _globals['_EMBEDRESPONSE'].fields_by_name['usage']._loaded_options = None
+  _globals['_EMBEDRESPONSE'].fields_by_name['usage']._serialized_options = b'\262\273\030m{\"type\": \"object\", \"properties\": {\"prompt_tokens\": {\"type\": \"integer\"}, \"total_tokens\": {\"type\": \"integer\"}}}'
   _globals['_EMBEDDING_EXTRAENTRY']._loaded_options = None
   _globals['_EMBEDDING_EXTRAENTRY']._serialized_options = b'8\001'
+  _globals['_EMBEDDING'].fields_by_name['embedding']._loaded_options = None
+  _globals['_EMBEDDING'].fields_by_name['embedding']._serialized_options = b'\262\273\030O{\"anyOf\": [{\"type\": \"array\", \"items\": {\"type\": \"number\"}}, {\"type\": \"string\"}]}'
   _globals['_EMBEDDINGSSERVICE'].methods_by_name['Embed']._loaded_options = None
   _globals['_EMBEDDINGSSERVICE'].methods_by_name['Embed']._serialized_options = b'\250\273\030\003\202\323\344\223\002\023\"\016/v1/embeddings:\001*'
   _globals['_EMBEDREQUEST']._serialized_start=167
-  _globals['_EMBEDREQUEST']._serialized_end=550
-  _globals['_EMBEDREQUEST_EXTRAENTRY']._serialized_start=446
-  _globals['_EMBEDREQUEST_EXTRAENTRY']._serialized_end=490
-  _globals['_TOKENLIST']._serialized_start=552
-  _globals['_TOKENLIST']._serialized_end=585
-  _globals['_EMBEDRESPONSE']._serialized_start=588
-  _globals['_EMBEDRESPONSE']._serialized_end=848
-  _globals['_EMBEDRESPONSE_EXTRAENTRY']._serialized_start=446
-  _globals['_EMBEDRESPONSE_EXTRAENTRY']._serialized_end=490
-  _globals['_EMBEDDING']._serialized_start=851
-  _globals['_EMBEDDING']._serialized_end=992
-  _globals['_EMBEDDING_EXTRAENTRY']._serialized_start=446
-  _globals['_EMBEDDING_EXTRAENTRY']._serialized_end=490
-  _globals['_EMBEDDINGSSERVICE']._serialized_start=994
-  _globals['_EMBEDDINGSSERVICE']._serialized_end=1108
+  _globals['_EMBEDREQUEST']._serialized_end=1121
+  _globals['_EMBEDREQUEST_EXTRAENTRY']._serialized_start=1017
+  _globals['_EMBEDREQUEST_EXTRAENTRY']._serialized_end=1061
+  _globals['_TOKENLIST']._serialized_start=1123
+  _globals['_TOKENLIST']._serialized_end=1156
+  _globals['_EMBEDRESPONSE']._serialized_start=1159
+  _globals['_EMBEDRESPONSE']._serialized_end=1535
+  _globals['_EMBEDRESPONSE_EXTRAENTRY']._serialized_start=1017
+  _globals['_EMBEDRESPONSE_EXTRAENTRY']._serialized_end=1061
+  _globals['_EMBEDDING']._serialized_start=1538
+  _globals['_EMBEDDING']._serialized_end=1764
+  _globals['_EMBEDDING_EXTRAENTRY']._serialized_start=1017
+  _globals['_EMBEDDING_EXTRAENTRY']._serialized_end=1061
+  _globals['_EMBEDDINGSSERVICE']._serialized_start=1766
+  _globals['_EMBEDDINGSSERVICE']._serialized_end=1880
 # @@protoc_insertion_point(module_scope)

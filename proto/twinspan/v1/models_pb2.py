@@ -27,13 +27,17 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from twinspan.v1 import annotations_pb2 as twinspan_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18twinspan/v1/models.proto\x12\x0btwinspan.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dtwinspan/v1/annotations.proto\"\x92\x02\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x03\x12\x10\n\x08owned_by\x18\x03 \x01(\t\x12\x1b\n\x0e\x63ontext_window\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x14\n\x0c\x63\x61pabilities\x18\x06 \x03(\t\x12\x1e\n\x11input_cost_per_1m\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12\x1f\n\x12output_cost_per_1m\x18\x08 \x01(\x01H\x03\x88\x01\x01\x42\x11\n\x0f_context_windowB\r\n\x0b_max_tokensB\x14\n\x12_input_cost_per_1mB\x15\n\x13_output_cost_per_1m\"A\n\x18ModelsServiceListRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x19ModelsServiceListResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.twinspan.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x17ModelsServiceGetRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xdf\x01\n\rModelsService\x12m\n\x04List\x12%.twinspan.v1.ModelsServiceListRequest\x1a&.twinspan.v1.ModelsServiceListResponse\"\x16\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12_\n\x03Get\x12$.twinspan.v1.ModelsServiceGetRequest\x1a\x12.twinspan.v1.Model\"\x1e\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/models/{id=**}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18twinspan/v1/models.proto\x12\x0btwinspan.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dtwinspan/v1/annotations.proto\"\xcd\x05\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x03\x12\x10\n\x08owned_by\x18\x03 \x01(\t\x12\x1b\n\x0e\x63ontext_window\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x14\n\x0c\x63\x61pabilities\x18\x06 \x03(\t\x12\x1e\n\x11input_cost_per_1m\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12\x1f\n\x12output_cost_per_1m\x18\x08 \x01(\x01H\x03\x88\x01\x01:\xb8\x03\xaa\xbb\x18\xb3\x03{\"type\": \"object\", \"required\": [\"id\"], \"properties\": {\"id\": {\"type\": \"string\"}, \"object\": {\"const\": \"model\"}, \"created\": {\"type\": \"integer\"}, \"owned_by\": {\"type\": \"string\"}, \"context_window\": {\"type\": [\"integer\", \"null\"]}, \"max_tokens\": {\"type\": [\"integer\", \"null\"]}, \"capabilities\": {\"type\": \"array\", \"items\": {\"type\": \"string\"}}, \"input_cost_per_1m\": {\"type\": [\"number\", \"null\"]}, \"output_cost_per_1m\": {\"type\": [\"number\", \"null\"]}}}B\x11\n\x0f_context_windowB\r\n\x0b_max_tokensB\x14\n\x12_input_cost_per_1mB\x15\n\x13_output_cost_per_1m\"A\n\x18ModelsServiceListRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xa8\x02\n\x19ModelsServiceListResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.twinspan.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t:\xcd\x01\xaa\xbb\x18\xc8\x01{\"type\": \"object\", \"required\": [\"data\"], \"properties\": {\"object\": {\"const\": \"list\"}, \"data\": {\"type\": \"array\", \"items\": {\"$ref\": \"#/components/schemas/Model\"}}, \"next_page_token\": {\"type\": \"string\"}}}\"+\n\x17ModelsServiceGetRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xdf\x01\n\rModelsService\x12m\n\x04List\x12%.twinspan.v1.ModelsServiceListRequest\x1a&.twinspan.v1.ModelsServiceListResponse\"\x16\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12_\n\x03Get\x12$.twinspan.v1.ModelsServiceGetRequest\x1a\x12.twinspan.v1.Model\"\x1e\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/models/{id=**}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'twinspan.v1.models_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_MODEL']._loaded_options = None
+  _globals['_MODEL']._serialized_options = b'\252\273\030\263\003{\"type\": \"object\", \"required\": [\"id\"], \"properties\": {\"id\": {\"type\": \"string\"}, \"object\": {\"const\": \"model\"}, \"created\": {\"type\": \"integer\"}, \"owned_by\": {\"type\": \"string\"}, \"context_window\": {\"type\": [\"integer\", \"null\"]}, \"max_tokens\": {\"type\": [\"integer\", \"null\"]}, \"capabilities\": {\"type\": \"array\", \"items\": {\"type\": \"string\"}}, \"input_cost_per_1m\": {\"type\": [\"number\", \"null\"]}, \"output_cost_per_1m\": {\"type\": [\"number\", \"null\"]}}}'
+  _globals['_MODELSSERVICELISTRESPONSE']._loaded_options = None
+  _globals['_MODELSSERVICELISTRESPONSE']._serialized_options = b'\252\273\030\310\001{\"type\": \"object\", \"required\": [\"data\"], \"properties\": {\"object\": {\"const\": \"list\"}, \"data\": {\"type\": \"array\", \"items\": {\"$ref\": \"#/components/schemas/Model\"}}, \"next_page_token\": {\"type\": \"string\"}}}'
   _globals['_MODELSSERVICEGETREQUEST'].fields_by_name['id']._loaded_options = None
   _globals['_MODELSSERVICEGETREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
   _globals['_MODELSSERVICE'].methods_by_name['List']._loaded_options = None
@@ -41,13 +45,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSSERVICE'].methods_by_name['Get']._loaded_options = None
   _globals['_MODELSSERVICE'].methods_by_name['Get']._serialized_options = b'\250\273\030\002\202\323\344\223\002\024\022\022/v1/models/{id=**}'
   _globals['_MODEL']._serialized_start=136
-  _globals['_MODEL']._serialized_end=410
-  _globals['_MODELSSERVICELISTREQUEST']._serialized_start=412
-  _globals['_MODELSSERVICELISTREQUEST']._serialized_end=477
-  _globals['_MODELSSERVICELISTRESPONSE']._serialized_start=479
-  _globals['_MODELSSERVICELISTRESPONSE']._serialized_end=567
-  _globals['_MODELSSERVICEGETREQUEST']._serialized_start=569
-  _globals['_MODELSSERVICEGETREQUEST']._serialized_end=612
-  _globals['_MODELSSERVICE']._serialized_start=615
-  _globals['_MODELSSERVICE']._serialized_end=838
+  _globals['_MODEL']._serialized_end=853
+  _globals['_MODELSSERVICELISTREQUEST']._serialized_start=855
+  _globals['_MODELSSERVICELISTREQUEST']._serialized_end=920
+  _globals['_MODELSSERVICELISTRESPONSE']._serialized_start=923
+  _globals['_MODELSSERVICELISTRESPONSE']._serialized_end=1219
+  _globals['_MODELSSERVICEGETREQUEST']._serialized_start=1221
+  _globals['_MODELSSERVICEGETREQUEST']._serialized_end=1264
+  _globals['_MODELSSERVICE']._serialized_start=1267
+  _globals['_MODELSSERVICE']._serialized_end=1490
 # @@protoc_insertion_point(module_scope)

@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from twinspan.v1 import annotations_pb2 as twinspan_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtwinspan/v1/moderations.proto\x12\x0btwinspan.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dtwinspan/v1/annotations.proto\"\xff\x01\n\x0fModerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x31\n\x05input\x18\x02 \x03(\x0b\x32\x1c.twinspan.v1.ModerationInputB\x04\xe2\x41\x01\x02\x12\x36\n\x05\x65xtra\x18\x0f \x03(\x0b\x32\'.twinspan.v1.ModerateRequest.ExtraEntry\x12\x18\n\x0bopenai_json\x18\x14 \x01(\x0cH\x00\x88\x01\x01\x12\x1a\n\x12\x61\x63\x63\x65pt_openai_json\x18\x15 \x01(\x08\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_openai_json\"\x7f\n\x0fModerationInput\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x11\n\x04text\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x34\n\timage_url\x18\x03 \x01(\x0b\x32\x1c.twinspan.v1.ModerationImageH\x01\x88\x01\x01\x42\x07\n\x05_textB\x0c\n\n_image_url\"\x1e\n\x0fModerationImage\x12\x0b\n\x03url\x18\x01 \x01(\t\"\xee\x01\n\x10ModerateResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12.\n\x07results\x18\x03 \x03(\x0b\x32\x1d.twinspan.v1.ModerationResult\x12\x37\n\x05\x65xtra\x18\x0f \x03(\x0b\x32(.twinspan.v1.ModerateResponse.ExtraEntry\x12\x18\n\x0bopenai_json\x18\x14 \x01(\x0cH\x00\x88\x01\x01\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_openai_json\"\x83\x03\n\x10ModerationResult\x12\x0f\n\x07\x66lagged\x18\x01 \x01(\x08\x12\x41\n\ncategories\x18\x02 \x03(\x0b\x32-.twinspan.v1.ModerationResult.CategoriesEntry\x12J\n\x0f\x63\x61tegory_scores\x18\x03 \x03(\x0b\x32\x31.twinspan.v1.ModerationResult.CategoryScoresEntry\x12\x37\n\x05\x65xtra\x18\x0f \x03(\x0b\x32(.twinspan.v1.ModerationResult.ExtraEntry\x1a\x31\n\x0f\x43\x61tegoriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x08:\x02\x38\x01\x1a\x35\n\x13\x43\x61tegoryScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32}\n\x12ModerationsService\x12g\n\x08Moderate\x12\x1c.twinspan.v1.ModerateRequest\x1a\x1d.twinspan.v1.ModerateResponse\"\x1e\xa8\xbb\x18\x03\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/moderations:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtwinspan/v1/moderations.proto\x12\x0btwinspan.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dtwinspan/v1/annotations.proto\"\xf4\x02\n\x0fModerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\xa5\x01\n\x05input\x18\x02 \x03(\x0b\x32\x1c.twinspan.v1.ModerationInputBx\xe2\x41\x01\x02\xb2\xbb\x18p{\"anyOf\": [{\"type\": \"string\"}, {\"type\": \"array\", \"items\": {\"anyOf\": [{\"type\": \"string\"}, {\"type\": \"object\"}]}}]}\x12\x36\n\x05\x65xtra\x18\x0f \x03(\x0b\x32\'.twinspan.v1.ModerateRequest.ExtraEntry\x12\x18\n\x0bopenai_json\x18\x14 \x01(\x0cH\x00\x88\x01\x01\x12\x1a\n\x12\x61\x63\x63\x65pt_openai_json\x18\x15 \x01(\x08\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_openai_json\"\x7f\n\x0fModerationInput\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x11\n\x04text\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x34\n\timage_url\x18\x03 \x01(\x0b\x32\x1c.twinspan.v1.ModerationImageH\x01\x88\x01\x01\x42\x07\n\x05_textB\x0c\n\n_image_url\"\x1e\n\x0fModerationImage\x12\x0b\n\x03url\x18\x01 \x01(\t\"\xee\x01\n\x10ModerateResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12.\n\x07results\x18\x03 \x03(\x0b\x32\x1d.twinspan.v1.ModerationResult\x12\x37\n\x05\x65xtra\x18\x0f \x03(\x0b\x32(.twinspan.v1.ModerateResponse.ExtraEntry\x12\x18\n\x0bopenai_json\x18\x14 \x01(\x0cH\x00\x88\x01\x01\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_openai_json\"\x83\x03\n\x10ModerationResult\x12\x0f\n\x07\x66lagged\x18\x01 \x01(\x08\x12\x41\n\ncategories\x18\x02 \x03(\x0b\x32-.twinspan.v1.ModerationResult.CategoriesEntry\x12J\n\x0f\x63\x61tegory_scores\x18\x03 \x03(\x0b\x32\x31.twinspan.v1.ModerationResult.CategoryScoresEntry\x12\x37\n\x05\x65xtra\x18\x0f \x03(\x0b\x32(.twinspan.v1.ModerationResult.ExtraEntry\x1a\x31\n\x0f\x43\x61tegoriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x08:\x02\x38\x01\x1a\x35\n\x13\x43\x61tegoryScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32}\n\x12ModerationsService\x12g\n\x08Moderate\x12\x1c.twinspan.v1.ModerateRequest\x1a\x1d.twinspan.v1.ModerateResponse\"\x1e\xa8\xbb\x18\x03\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/moderations:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODERATEREQUEST_EXTRAENTRY']._loaded_options = None
   _globals['_MODERATEREQUEST_EXTRAENTRY']._serialized_options = b'8\001'
   _globals['_MODERATEREQUEST'].fields_by_name['input']._loaded_options = None
-  _globals['_MODERATEREQUEST'].fields_by_name['input']._serialized_options = b'\342A\001\002'
+  _globals['_MODERATEREQUEST'].fields_by_name['input']._serialized_options = b'\342A\001\002\262\273\030p{\"anyOf\": [{\"type\": \"string\"}, {\"type\": \"array\", \"items\": {\"anyOf\": [{\"type\": \"string\"}, {\"type\": \"object\"}]}}]}'
   _globals['_MODERATERESPONSE_EXTRAENTRY']._loaded_options = None
   _globals['_MODERATERESPONSE_EXTRAENTRY']._serialized_options = b'8\001'
   _globals['_MODERATIONRESULT_CATEGORIESENTRY']._loaded_options = None
@@ -49,25 +49,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODERATIONSSERVICE'].methods_by_name['Moderate']._loaded_options = None
   _globals['_MODERATIONSSERVICE'].methods_by_name['Moderate']._serialized_options = b'\250\273\030\003\202\323\344\223\002\024\"\017/v1/moderations:\001*'
   _globals['_MODERATEREQUEST']._serialized_start=141
-  _globals['_MODERATEREQUEST']._serialized_end=396
-  _globals['_MODERATEREQUEST_EXTRAENTRY']._serialized_start=336
-  _globals['_MODERATEREQUEST_EXTRAENTRY']._serialized_end=380
-  _globals['_MODERATIONINPUT']._serialized_start=398
-  _globals['_MODERATIONINPUT']._serialized_end=525
-  _globals['_MODERATIONIMAGE']._serialized_start=527
-  _globals['_MODERATIONIMAGE']._serialized_end=557
-  _globals['_MODERATERESPONSE']._serialized_start=560
-  _globals['_MODERATERESPONSE']._serialized_end=798
-  _globals['_MODERATERESPONSE_EXTRAENTRY']._serialized_start=336
-  _globals['_MODERATERESPONSE_EXTRAENTRY']._serialized_end=380
-  _globals['_MODERATIONRESULT']._serialized_start=801
-  _globals['_MODERATIONRESULT']._serialized_end=1188
-  _globals['_MODERATIONRESULT_CATEGORIESENTRY']._serialized_start=1038
-  _globals['_MODERATIONRESULT_CATEGORIESENTRY']._serialized_end=1087
-  _globals['_MODERATIONRESULT_CATEGORYSCORESENTRY']._serialized_start=1089
-  _globals['_MODERATIONRESULT_CATEGORYSCORESENTRY']._serialized_end=1142
-  _globals['_MODERATIONRESULT_EXTRAENTRY']._serialized_start=336
-  _globals['_MODERATIONRESULT_EXTRAENTRY']._serialized_end=380
-  _globals['_MODERATIONSSERVICE']._serialized_start=1190
-  _globals['_MODERATIONSSERVICE']._serialized_end=1315
+  _globals['_MODERATEREQUEST']._serialized_end=513
+  _globals['_MODERATEREQUEST_EXTRAENTRY']._serialized_start=453
+  _globals['_MODERATEREQUEST_EXTRAENTRY']._serialized_end=497
+  _globals['_MODERATIONINPUT']._serialized_start=515
+  _globals['_MODERATIONINPUT']._serialized_end=642
+  _globals['_MODERATIONIMAGE']._serialized_start=644
+  _globals['_MODERATIONIMAGE']._serialized_end=674
+  _globals['_MODERATERESPONSE']._serialized_start=677
+  _globals['_MODERATERESPONSE']._serialized_end=915
+  _globals['_MODERATERESPONSE_EXTRAENTRY']._serialized_start=453
+  _globals['_MODERATERESPONSE_EXTRAENTRY']._serialized_end=497
+  _globals['_MODERATIONRESULT']._serialized_start=918
+  _globals['_MODERATIONRESULT']._serialized_end=1305
+  _globals['_MODERATIONRESULT_CATEGORIESENTRY']._serialized_start=1155
+  _globals['_MODERATIONRESULT_CATEGORIESENTRY']._serialized_end=1204
+  _globals['_MODERATIONRESULT_CATEGORYSCORESENTRY']._serialized_start=1206
+  _globals['_MODERATIONRESULT_CATEGORYSCORESENTRY']._serialized_end=1259
+  _globals['_MODERATIONRESULT_EXTRAENTRY']._serialized_start=453
+  _globals['_MODERATIONRESULT_EXTRAENTRY']._serialized_end=497
+  _globals['_MODERATIONSSERVICE']._serialized_start=1307
+  _globals['_MODERATIONSSERVICE']._serialized_end=1432
 # @@protoc_insertion_point(module_scope)

@@ -27,6 +27,10 @@ KEYLESS = "has no credential: give api_key, put it into provider_keys of a secre
             "client_token: 0123456789abcdef\napi_keys: [{name: a, token: 0123456789abcdef}]",
             ["api_keys[0].token: is the same as another key's."],
         ),
+        (
+            "api_keys: [{name: client_token, token: 0123456789abcdef}]",
+            ["api_keys[0].name: 'client_token' is the name under which the administrator's credential owns files."],
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_named(written: Written, document: str, problems: list[str]) -> None:

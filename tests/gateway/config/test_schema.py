@@ -15,7 +15,6 @@ from tests.gateway.config.written import Written
 EVERY_KEY = Path(__file__).with_name("every_key.yaml")
 ENVIRONMENT = {"OPENAI_API_KEY": "openai-key", "CLIENT_TOKEN": "the-token"}
 WITHOUT_EFFECT = [
-    "server.max_upload_bytes",
     "server.public_url",
     "server.workers",
     "governance.ratelimit_max_rpm",
@@ -56,12 +55,9 @@ WITHOUT_EFFECT = [
     "local_engine.auto_load",
     "local_engine.startup_models",
     "state.url",
-    "files.dir",
     "files.backend",
     "files.max_concurrency",
-    "batches.dir",
     "batches.backend",
-    "batches.max_concurrency",
     "a2a",
     "telemetry.capture_content",
     "telemetry.log_requests",
@@ -131,7 +127,7 @@ def test_every_key_of_the_json_schema_says_what_it_means() -> None:
 def test_the_json_schema_marks_keys_without_effect() -> None:
     schema = json_schema()
     server = schema["$defs"]["ServerConfig"]["properties"]
-    assert [key for key, value in server.items() if value.get(NOT_YET)] == ["max_upload_bytes", "public_url", "workers"]
+    assert [key for key, value in server.items() if value.get(NOT_YET)] == ["public_url", "workers"]
     assert schema["properties"]["bouncer"][NOT_YET] is True
     assert NOT_YET not in schema["properties"]["providers"]
 

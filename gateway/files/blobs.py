@@ -1,0 +1,169 @@
+"""Bytes on disk, each file whole or not there at all.
+
+    lock        held by the one process that keeps its files here
+    incoming/   uploads under way; whatever is here at a start is a leftover
+    blobs/ID    what files hold; without an entry in the database it is a leftover too
+
+Above it: `gateway.files.store`, which knows the entries and calls all this in threads. Everything here blocks.
+"""
+
+import fcntl
+import os
+import shutil
+import threading
+from collections.abc import Container
+from pathlib import Path
+from tempfile import mkstemp
+
+from gateway.files.faults import InUseError
+
+_PRIVATE = 0o700
+
+
+class Blobs:
+    """The bytes of all files, below one directory."""
+
+    def __init__(self, root: Path) -> None:
+        """Makes the directories, and locks them against other processes.
+
+        Raises:
+            InUseError: Another process has locked them.
+            OSError: They cannot be made.
+        """
+        self._incoming, self._blobs = root / "incoming", root / "blobs"
+        for directory in (root, self._incoming, self._blobs):
+            directory.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+        self._lock = lock_directory(root)
+
+    def close(self) -> None:
+        """Lets another process have the directory."""
+        os.close(self._lock)
+
+    def sweep(self, known: Container[str]) -> int:
+        """Removes all that a crash has left over, and returns how many files that were.
+
+        Args:
+            known: The ids that have an entry.
+        """
+        leftovers = [*self._incoming.iterdir(), *(path for path in self._blobs.iterdir() if path.name not in known)]
+        for path in leftovers:
+            path.unlink()
+        return len(leftovers)
+
+    def begin(self) -> "Incoming":
+        """Begins to take a file."""
+        descriptor, path = mkstemp(dir=self._incoming)
+        return Incoming(descriptor, Path(path))
+
+    def publish(self, incoming: "Incoming", name: str) -> None:
+        """Gives an upload its place under its id, on disk when this returns."""
+        incoming.settle(self._blobs / name)
+        _sync_directory(self._blobs)
+
+    def open(self, name: str) -> "Content":
+        """Opens a file for reading.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        return Content(os.open(self._blobs / name, os.O_RDONLY | os.O_CLOEXEC))
+
+    def remove(self, name: str) -> None:
+        """Removes a file; nothing happens if there is none."""
+        (self._blobs / name).unlink(missing_ok=True)
+
+    def link(self, name: str, target: Path) -> None:
+        """Keeps what a file holds under a further path, where it stays when the file is removed. On disk when this returns.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+        """
+        target.unlink(missing_ok=True)
+        try:
+            os.link(self._blobs / name, target)
+        except FileNotFoundError:
+            raise
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(self._blobs / name, target)
+            with target.open("rb") as copied:
+                os.fsync(copied.fileno())
+        _sync_directory(target.parent)
+
+
+class Incoming:
+    """A file that is being taken. Calls from several threads wait for one another."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self._descriptor = descriptor
+        self._path = path
+        self._open = True
+        self._lock = threading.Lock()
+
+    def write(self, data: bytes | bytearray) -> None:
+        """Adds bytes at the end."""
+        with self._lock:
+            rest = memoryview(data)
+            while rest and self._open:
+                rest = rest[os.write(self._descriptor, rest) :]
+
+    def settle(self, place: Path) -> None:
+        """Syncs what was written and moves it to its place."""
+        with self._lock:
+            os.fsync(self._descriptor)
+            self._path.rename(place)
+            self._close()
+
+    def discard(self) -> None:
+        """Removes it, unless it has its place. Idempotent."""
+        with self._lock:
+            if self._open:
+                self._close()
+                self._path.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        self._open = False
+        os.close(self._descriptor)
+
+
+class Content:
+    """What a file holds, open for reading; it stays readable after the file is removed."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._open = True
+        self._lock = threading.Lock()
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Returns up to so many bytes from there; none at the end, or once it is closed."""
+        with self._lock:
+            return os.pread(self._descriptor, length, offset) if self._open else b""
+
+    def close(self) -> None:
+        """Closes it. Idempotent."""
+        with self._lock:
+            if self._open:
+                self._open = False
+                os.close(self._descriptor)
+
+
+def lock_directory(root: Path) -> int:
+    """Locks a directory against other processes, and returns a descriptor; closing it, or the end of the process, unlocks.
+
+    Raises:
+        InUseError: Another process has locked it.
+    """
+    lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise InUseError(f"{root} is used by another gateway: give each its own files.dir and batches.dir.") from error
+    return lock
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
