@@ -1,8 +1,9 @@
 """The names of the mock's models: each says how its answer comes.
 
 `bench-unary` answers in one piece, and `bench-embedding` with a vector. `bench-stream-CHUNKS` streams without a pause,
-`bench-stream-CHUNKS-0-PER_TURN` writes PER_TURN chunks in a turn of the event loop (0: all in one), and `bench-stream-CHUNKS-PAUSE` sends a chunk every PAUSE
-milliseconds. A name travels in the request's body through any gateway, whatever that does with headers.
+`bench-stream-CHUNKS-0-PER_TURN` writes PER_TURN chunks in a turn of the event loop (0: all in one), and
+`bench-stream-CHUNKS-PAUSE` sends a chunk every PAUSE milliseconds. A name travels in the request's body through any gateway,
+whatever that does with headers.
 """
 
 import dataclasses
