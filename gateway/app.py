@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from typing import Any, cast
 
 from opentelemetry.sdk.trace import SpanProcessor
 from prometheus_client import CollectorRegistry
-from twinspan.v1 import admin_pb2, batches_pb2, chat_pb2, files_pb2, models_pb2, moderations_pb2
+from twinspan.v1 import admin_pb2, batches_pb2, chat_pb2, embeddings_pb2, files_pb2, models_pb2, moderations_pb2
 from twinspan.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
 from twinspan.v1.batches_pb2_grpc import add_BatchesServiceServicer_to_server
 from twinspan.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
+from twinspan.v1.embeddings_pb2_grpc import add_EmbeddingsServiceServicer_to_server
 from twinspan.v1.files_pb2_grpc import add_FilesServiceServicer_to_server
 from twinspan.v1.models_pb2_grpc import add_ModelsServiceServicer_to_server
 from twinspan.v1.moderations_pb2_grpc import add_ModerationsServiceServicer_to_server
@@ -43,7 +45,8 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.files.store import FileStore
 from gateway.inprocess import InProcessChannel
-from gateway.local.engine import MODELS, EngineError, LocalEndpoint, LocalEngine
+from gateway.local.embedding_engine import EMBEDDING_MODELS, EmbeddingEngine
+from gateway.local.engine import MODELS, Engine, EngineError, LocalEndpoint, LocalEngine
 from gateway.probe import Finding
 from gateway.providers.sender import Sender
 from gateway.routing.catalogue import Catalogue, RoutingState
@@ -53,6 +56,7 @@ from gateway.server import GrpcServer, ServerSettings, ServerStartError, TlsFile
 from gateway.services.admin import AdminService
 from gateway.services.batches import BatchesService
 from gateway.services.chat import ChatService
+from gateway.services.embeddings import EmbeddingsService
 from gateway.services.files import FilesService
 from gateway.services.models import ModelsService
 from gateway.services.moderations import ModerationsService
@@ -160,7 +164,7 @@ async def probe_providers(configuration: Configuration) -> list[Finding]:
 
 def _compiled_for_validation(configuration: Configuration) -> Catalogue:
     snapshot = configuration.current
-    local = LocalEndpoint("http://127.0.0.1/v1", "", MODELS) if needs_local_model(snapshot.config) else None
+    local = LocalEndpoint("http://127.0.0.1/v1", "", MODELS + EMBEDDING_MODELS) if needs_local_model(snapshot.config) else None
     return compile_catalogue(snapshot, local, _USER_AGENT)
 
 
@@ -202,7 +206,7 @@ class Core:
         config = snapshot.config
         self._configuration = configuration
         self._export = export
-        self._engine: LocalEngine | None = None
+        self._engines: list[Engine] = []
         self._local: LocalEndpoint | None = None
         self.new_token = None if config.client_token or config.api_keys else generate_token()
         self._keys = self._compiled_keys(snapshot)
@@ -290,8 +294,8 @@ class Core:
         await self._batches.close()
         await self._files.close()
         await self._sender.close()
-        if self._engine is not None:
-            await self._engine.stop()
+        for engine in self._engines:
+            await engine.stop()
 
     async def reload(self) -> None:
         """Reads the configuration again. It is compiled whole, and then swapped; with a mistake in it, the old one goes on.
@@ -326,7 +330,7 @@ class Core:
 
     def _register_services(self) -> HandlerRegistry:
         tracing = Tracing(self._export.tracer_provider)
-        files = (admin_pb2, batches_pb2, chat_pb2, files_pb2, models_pb2, moderations_pb2)
+        files = (admin_pb2, batches_pb2, chat_pb2, embeddings_pb2, files_pb2, models_pb2, moderations_pb2)
         descriptors = [file.DESCRIPTOR for file in files]
         policy = Policy(service for file in descriptors for service in file.services_by_name.values())
         edge = Edge(policy, lambda: self._keys, self._recorder, tracing, self._delegation)
@@ -335,6 +339,7 @@ class Core:
         # The servicers take an `RpcCall` where the generated base classes say grpc's context: see docs/adr/0001.
         server = cast("Any", registry)
         add_ChatServiceServicer_to_server(cast("Any", ChatService(exchange)), server)
+        add_EmbeddingsServiceServicer_to_server(cast("Any", EmbeddingsService(exchange)), server)
         add_ModerationsServiceServicer_to_server(cast("Any", ModerationsService(exchange)), server)
         add_ModelsServiceServicer_to_server(cast("Any", ModelsService(lambda: self._catalogue)), server)
         add_FilesServiceServicer_to_server(cast("Any", FilesService(self._files)), server)
@@ -359,12 +364,17 @@ class Core:
         return f"{_LOOPBACK}{address}" if address.startswith(":") and not snapshot.sources else address
 
     async def _start_local_model(self, slots: int) -> None:
-        engine = LocalEngine(slots=slots)
-        try:
-            self._local = await engine.start()
-        except EngineError as error:
-            raise StartError(f"No provider is configured, and the embedded model cannot stand in. {error}") from error
-        self._engine = engine
+        key = secrets.token_urlsafe(24)
+        chat, embedding = LocalEngine(slots=slots, api_key=key), EmbeddingEngine(api_key=key)
+        self._engines = [chat, embedding] if embedding.is_installed() else [chat]
+        starts = await asyncio.gather(*(engine.start() for engine in self._engines), return_exceptions=True)
+        for failure in starts:
+            if isinstance(failure, EngineError):
+                raise StartError(f"No provider is configured, and the embedded model cannot stand in. {failure}") from failure
+            if isinstance(failure, BaseException):
+                raise failure
+        endpoints = [endpoint for endpoint in starts if isinstance(endpoint, LocalEndpoint)]
+        self._local = endpoints[0].joined(endpoints[1]) if len(endpoints) > 1 else endpoints[0]
 
 
 def listen_settings(configuration: Configuration) -> Listen:

@@ -123,6 +123,8 @@ class ProviderConfig(Section):
     """Headers of every request to it."""
     capabilities: tuple[Capability, ...] | None = None
     """What it can do."""
+    max_embedding_inputs: Annotated[int, Field(ge=1)] | None = None
+    """How many inputs it embeds at once; more are sent in pieces. Without it: what is known of the built-in provider, else 2048."""
     thinking: Annotated[ThinkingConfig | None, LATER] = None
     """How its reasoning is treated."""
     billing: Annotated[dict[str, Any] | None, LATER] = None

@@ -23,6 +23,7 @@ class Vendor:
         key_variable: The environment variable in which its credential is customarily held; None if it needs none.
         auth_style: How the credential is sent.
         capabilities: What it can do.
+        max_embedding_inputs: How many inputs it embeds at once, as its documentation says.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Vendor:
     key_variable: str | None
     auth_style: AuthStyle = "bearer"
     capabilities: frozenset[Capability] = frozenset(_BASIC)
+    max_embedding_inputs: int = 2048
 
 
 def _can(*more: Capability, without: tuple[Capability, ...] = ()) -> frozenset[Capability]:
@@ -50,6 +52,7 @@ _ALL = (
         "GEMINI_API_KEY",
         "bearer+x-goog",
         _can("embeddings", "images", "reasoning", "vision"),
+        max_embedding_inputs=100,
     ),
     Vendor(
         "azure",
@@ -85,12 +88,14 @@ _ALL = (
         "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
         "DASHSCOPE_API_KEY",
         capabilities=_can("reasoning", "vision"),
+        max_embedding_inputs=10,
     ),
     Vendor(
         "qwen_free",
         "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
         "DASHSCOPE_API_KEY",
         capabilities=_can("reasoning", "vision"),
+        max_embedding_inputs=10,
     ),
     Vendor("minimax", "https://api.minimax.io/v1", "MINIMAX_API_KEY", capabilities=_can("reasoning")),
     Vendor("minimax_free", "https://api.minimax.io/v1", "MINIMAX_API_KEY", capabilities=_can("reasoning")),
@@ -112,12 +117,14 @@ _ALL = (
         "https://api.cohere.ai/compatibility/v1",
         "COHERE_API_KEY",
         capabilities=_can("embeddings", "rerank", "reasoning", without=("content_arrays", "tool_choice_auto")),
+        max_embedding_inputs=96,
     ),
     Vendor(
         "deepinfra",
         "https://api.deepinfra.com/v1/openai",
         "DEEPINFRA_API_KEY",
         capabilities=_can("completions", "embeddings", "reasoning", "vision"),
+        max_embedding_inputs=1024,
     ),
     Vendor("zai", "https://api.z.ai/api/paas/v4", "ZAI_API_KEY", capabilities=_can("reasoning", "vision")),
     Vendor("zai-coding-plan", "https://api.z.ai/api/coding/paas/v4", "ZAI_API_KEY", capabilities=_can("reasoning", "vision")),
