@@ -112,15 +112,25 @@ async def test_the_sdk_runs_a_batch_to_its_end(twinspan: Running) -> None:
         assert [item.id async for item in admin.batches.list()] == [again.id, batch.id]
 
 
-async def test_the_lines_may_be_for_any_route_of_inference(twinspan: Running, upstream: Upstream) -> None:
-    verdict = {"id": "modr-1", "model": MODEL, "results": [{"flagged": False, "categories": {}, "category_scores": {}}]}
-    upstream.plays(whole(verdict))
-    url = "/v1/moderations"
+VERDICT = {"id": "modr-1", "model": MODEL, "results": [{"flagged": False, "categories": {}, "category_scores": {}}]}
+VECTOR = {
+    "object": "list",
+    "model": MODEL,
+    "data": [{"object": "embedding", "index": 0, "embedding": [0.5, -0.25]}],
+    "usage": {"prompt_tokens": 1, "total_tokens": 1},
+}
+
+
+@pytest.mark.parametrize(("url", "answer"), [("/v1/moderations", VERDICT), ("/v1/embeddings", VECTOR)])
+async def test_the_lines_may_be_for_any_route_of_inference(
+    twinspan: Running, upstream: Upstream, url: str, answer: dict[str, Any]
+) -> None:
+    upstream.plays(whole(answer))
     async with twinspan.openai() as sdk:
-        moderation = line(1, url=url, body={"model": MODEL, "input": "Hello"})
-        batch = await ended(sdk, await begin(sdk, written(moderation), endpoint=url))
+        asked = {"custom_id": "r1", "method": "POST", "url": url, "body": {"model": MODEL, "input": "Hello"}}
+        batch = await ended(sdk, await begin(sdk, written(asked), endpoint=url))
         found = {**await read(sdk, batch.output_file_id), **await read(sdk, batch.error_file_id)}
-        assert found["r1"]["response"]["body"] == verdict
+        assert found["r1"]["response"]["body"] == answer
     assert upstream.requests[0].path == url
 
 
