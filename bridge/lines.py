@@ -7,10 +7,10 @@ routes.
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy, MultiDict, MultiDictProxy
@@ -67,9 +67,9 @@ class Lines:
             body: The JSON.
             metadata: Says to the core who asks.
         """
-        endpoint, variables = self._router.find("POST", url)
-        call = _LineCall(body, variables, metadata)
+        call = _LineCall(body, {}, metadata)
         try:
+            endpoint, _ = self._router.find("POST", url)
             response = cast(web.Response, await endpoint.handler(call))
             return LineAnswer(response.status, call.request_id, cast(bytes, response.body))
         except Exception as error:  # noqa: BLE001 (as for a request over HTTP, whatever it is becomes an answer)
@@ -115,7 +115,7 @@ class _LineCall(Call):
 
     __slots__ = ("_caller",)
 
-    def __init__(self, body: bytes, variables: Any, caller: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, body: bytes, variables: Mapping[str, str], caller: Sequence[tuple[str, str]]) -> None:
         request = cast(web.BaseRequest, _LineRequest(body))
         super().__init__(request, variables, cast(HttpSpan, _NoSpan()), asyncio.get_running_loop())
         self._caller = caller

@@ -260,7 +260,7 @@ class Core:
         self._watcher = asyncio.create_task(watch_event_loop(self._recorder))
         self._export.export_metrics(self._recorder)
 
-    async def serve_batches(self, lines: Lines) -> None:
+    def serve_batches(self, lines: Lines) -> None:
         """Begins to run batches, and goes on with those that an earlier run has not ended.
 
         Args:
@@ -276,8 +276,7 @@ class Core:
             most_line_bytes=lambda: self._configuration.current.config.server.max_body_bytes,
         )
         if self._batches.exists:
-            with contextlib.suppress(GatewayError):  # it is in the log
-                await worker.resume()
+            worker.resume()
 
     async def drain(self) -> None:
         """Stops listening and lets the calls under way end. Those that come through `channel` are answered still."""

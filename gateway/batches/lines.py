@@ -14,6 +14,7 @@ from msgspec import Raw
 
 _READ_BYTES = 256 * 1024
 _LONGEST_ID = 512
+_LINE_ENDS_TO_BLANKS = bytes.maketrans(b"\r\n", b"  ")
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -135,7 +136,9 @@ async def numbered(path: Path, most_bytes: int) -> AsyncGenerator[tuple[int, byt
 
 def answered(id_: str, custom_id: str, answer: Answer) -> bytes:
     """Returns the line of an output or error file for a line that was answered."""
-    response = {"status_code": answer.status, "request_id": answer.request_id, "body": orjson.Fragment(answer.body)}
+    # Providers may spread their JSON over lines, whose ends are nothing but blanks: within strings there are none.
+    body = answer.body.translate(_LINE_ENDS_TO_BLANKS)
+    response = {"status_code": answer.status, "request_id": answer.request_id, "body": orjson.Fragment(body)}
     return orjson.dumps({"id": id_, "custom_id": custom_id, "response": response, "error": None}) + b"\n"
 
 

@@ -187,19 +187,17 @@ class BatchStore:
             async with self._opening:
                 if self._opened is None:
                     with storage_faults():
-                        database, lock = await asyncio.to_thread(self._open_blocking)
-                    rows = await database.run(lambda db: db.execute("SELECT id, status FROM batches").fetchall())
-                    under_way = {row["id"] for row in rows if row["status"] in UNFINISHED}
-                    await asyncio.to_thread(self._sweep, under_way)
-                    last = max((row["id"] for row in rows), default="")
+                        database, lock, last = await asyncio.to_thread(self._open_blocking)
                     self._opened = _Opened(database, Identifiers(_PREFIX, last=last), lock)
         return self._opened
 
-    def _open_blocking(self) -> tuple[Database, int]:
+    def _open_blocking(self) -> tuple[Database, int, str]:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = lock_directory(self.root)
         try:
-            return Database(self.root / "batches.db", _SCHEMA), lock
+            standing = _standing(self.root / "batches.db")
+            self._sweep({id_ for id_, status in standing.items() if status in UNFINISHED})
+            return Database(self.root / "batches.db", _SCHEMA), lock, max(standing, default="")
         except BaseException:
             os.close(lock)
             raise
@@ -209,6 +207,15 @@ class BatchStore:
         for path in self.root.glob("*.jsonl"):
             if path.stem not in under_way:
                 path.unlink()
+
+
+def _standing(path: Path) -> dict[str, str]:
+    connection = sqlite3.connect(path)
+    try:
+        connection.executescript(_SCHEMA)
+        return dict(connection.execute("SELECT id, status FROM batches").fetchall())
+    finally:
+        connection.close()
 
 
 def _outputs(db: sqlite3.Connection, asked: tuple[Any, ...]) -> Sequence[sqlite3.Row]:

@@ -77,14 +77,14 @@ class BatchWorker:
         self._most_line_bytes = most_line_bytes
         self._slots = asyncio.Semaphore(concurrency)
         self._stopping = asyncio.Event()
+        self._resuming: asyncio.Task[None] | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._cancelled: dict[str, asyncio.Event] = {}
         self._ids = Identifiers("batch_req_")
 
-    async def resume(self) -> None:
-        """Goes on with all batches that an earlier run has not ended."""
-        for id_ in await self._store.unfinished():
-            self.run(id_)
+    def resume(self) -> None:
+        """Goes on with all batches that an earlier run has not ended, as soon as their directory can be used."""
+        self._resuming = asyncio.create_task(self._resume())
 
     def run(self, id_: str) -> None:
         """Begins, or goes on with, a batch."""
@@ -102,12 +102,25 @@ class BatchWorker:
     async def stop(self, grace_seconds: float) -> None:
         """Begins no further line, lets those under way end for so long, and leaves the batches where they stand. Idempotent."""
         self._stopping.set()
+        if self._resuming is not None:
+            await self._resuming
         tasks = list(self._tasks.values())
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=grace_seconds)
             for task in late:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _resume(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                unfinished = await self._store.unfinished()
+            except GatewayError:  # it is in the log
+                await self._pause(_AGAIN_AFTER_SECONDS)
+                continue
+            for id_ in unfinished:
+                self.run(id_)
+            return
 
     def _forget(self, id_: str) -> None:
         self._tasks.pop(id_, None)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +50,18 @@ async def test_the_openai_sdk_for_node_works(gateway: Address) -> None:
     ):
         assert (seen[name]["class"], seen[name]["status"]) == (error, status)
         assert seen[name]["request_id"]
+
+
+async def test_files_and_batches_of_the_openai_sdk_for_node_work(gateway: Address, tmp_path: Path) -> None:
+    given = tmp_path / "notes.txt"
+    given.write_text("a line\n" * 50_000)
+    printed = await output(
+        "node", NODE / "openai_files.mjs", BASE_URL=f"{gateway.url}/v1", API_KEY=TOKEN, MODEL=MODEL, FILE=str(given)
+    )
+    seen: dict[str, Any] = cases(printed)
+    assert seen["files"] == {"filename": "notes.txt", "bytes": 350_000, "content": 350_000, "listed": True, "deleted": True}
+    assert seen["batch"] == {"status": "completed", "counts": {"total": 2, "completed": 2, "failed": 0}, "answered": ["a", "b"]}
+    assert seen["missing"] == {"class": "NotFoundError", "status": 404, "code": "not_found"}
 
 
 async def test_grpc_from_node_works(gateway: Address) -> None:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from twinspan.v1 import admin_pb2, chat_pb2, files_pb2, models_pb2
+from twinspan.v1 import admin_pb2, batches_pb2, chat_pb2, files_pb2, models_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.access.keys import ApiKey, KeyRing, Principal, generate_token
@@ -22,14 +22,15 @@ CHANNELZ = "/grpc.channelz.v1.Channelz/GetServers"
 UNKNOWN = "/someone.else.Service/Method"
 UPLOAD = "/twinspan.v1.FilesService/Upload"
 DOWNLOAD = "/twinspan.v1.FilesService/Download"
-ALL = {COMPLETE, STREAM, LIST, GET, UPLOAD, DOWNLOAD, STATS, HEALTH, REFLECTION, CHANNELZ, UNKNOWN}
+CREATE = "/twinspan.v1.BatchesService/Create"
+ALL = {COMPLETE, STREAM, LIST, GET, UPLOAD, DOWNLOAD, CREATE, STATS, HEALTH, REFLECTION, CHANNELZ, UNKNOWN}
 PUBLIC = {STATS, HEALTH, REFLECTION}
 
 
 @pytest.fixture
 def policy() -> Policy:
-    files = (chat_pb2.DESCRIPTOR, models_pb2.DESCRIPTOR, files_pb2.DESCRIPTOR, admin_pb2.DESCRIPTOR)
-    return Policy(service for file in files for service in file.services_by_name.values())
+    files = (chat_pb2, models_pb2, files_pb2, batches_pb2, admin_pb2)
+    return Policy(service for file in files for service in file.DESCRIPTOR.services_by_name.values())
 
 
 def key(
@@ -64,9 +65,9 @@ def reach(policy: Policy, principal: Principal | None, agent: str | None = None)
     [
         (None, PUBLIC),
         (key("admin"), ALL),
-        (key("user"), {*PUBLIC, COMPLETE, STREAM, LIST, GET, UPLOAD, DOWNLOAD}),
+        (key("user"), {*PUBLIC, COMPLETE, STREAM, LIST, GET, UPLOAD, DOWNLOAD, CREATE}),
         (key("read-only"), {*PUBLIC, LIST, GET, DOWNLOAD}),
-        (key("read-only", "user"), {*PUBLIC, COMPLETE, STREAM, LIST, GET, UPLOAD, DOWNLOAD}),
+        (key("read-only", "user"), {*PUBLIC, COMPLETE, STREAM, LIST, GET, UPLOAD, DOWNLOAD, CREATE}),
         (key("user", enabled=False), PUBLIC),
         (key("admin", enabled=False), PUBLIC),
         (key("user", days=-1), PUBLIC),
@@ -75,6 +76,7 @@ def reach(policy: Policy, principal: Principal | None, agent: str | None = None)
         (key("user", endpoints=("GET /v1/models",)), {*PUBLIC, LIST}),
         (key("user", endpoints=("GET /v1/models/*",)), {*PUBLIC, GET}),
         (key("user", endpoints=("GET /v1/*",)), {*PUBLIC, LIST}),
+        (key("user", endpoints=("POST /v1/batches",)), {*PUBLIC, CREATE}),
         (key("user", endpoints=("POST /v1/files", "GET /v1/files/*/content")), {*PUBLIC, UPLOAD, DOWNLOAD}),
         (key("user", endpoints=("GET /elsewhere",)), PUBLIC),
     ],
@@ -92,6 +94,7 @@ def reach(policy: Policy, principal: Principal | None, agent: str | None = None)
         "a user allowed to list",
         "a user allowed to look one up",
         "a user allowed one segment",
+        "a user allowed to make batches",
         "a user allowed to keep files",
         "a user allowed what is not there",
     ],
@@ -102,7 +105,7 @@ def test_a_key_reaches_what_its_roles_or_endpoints_say(policy: Policy, principal
 
 def test_a_key_bound_to_agents_may_name_no_other(policy: Policy) -> None:
     bound = key("user", agents=("smart",))
-    assert reach(policy, bound, "smart") == {*PUBLIC, COMPLETE, STREAM, LIST, GET, UPLOAD, DOWNLOAD}
+    assert reach(policy, bound, "smart") == {*PUBLIC, COMPLETE, STREAM, LIST, GET, UPLOAD, DOWNLOAD, CREATE}
     assert reach(policy, bound, "other") == PUBLIC
     assert reach(policy, key("admin", agents=("smart",)), "other") == ALL
 

@@ -19,8 +19,8 @@ from twinspan.v1.chat_pb2_grpc import ChatServiceStub
 
 from bridge import errors
 from bridge.dialects import batches as batches_dialect
-from tests.flows.running import TOKEN, Running, running_over
-from tests.flows.upstream import MODEL, Request, Script, Upstream, hangs, says, whole
+from tests.flows.running import TOKEN, Running, running_over, spans_of
+from tests.flows.upstream import MODEL, Request, Script, Upstream, hangs, says, text, whole
 
 CHAT = "/v1/chat/completions"
 ANN, BEN, BOUND, NARROW = "ts-the-key-of-ann-0001", "ts-the-key-of-ben-0001", "ts-a-key-bound-to-agents", "ts-a-key-without-chat"
@@ -159,6 +159,17 @@ async def test_an_input_that_is_wrong_fails_the_batch_before_anything_ran(
         with pytest.raises(openai.ConflictError):
             await sdk.batches.cancel(batch.id)
     assert upstream.requests == []
+
+
+async def test_an_answer_that_is_spread_over_lines_becomes_one(twinspan: Running, upstream: Upstream) -> None:
+    answer = {"id": "modr-1", "model": MODEL, "results": [{"flagged": False, "categories": {}, "category_scores": {}}], "x": "a\nb"}
+    upstream.plays(text(json.dumps(answer, indent=2).replace("\n", "\r\n"), content_type="application/json"))
+    url = "/v1/moderations"
+    async with twinspan.openai() as sdk:
+        lines = [line(number, url=url, body={"model": MODEL, "input": "Hello"}) for number in range(2)]
+        batch = await ended(sdk, await begin(sdk, written(*lines), endpoint=url))
+        output = await read(sdk, batch.output_file_id)
+        assert [item["response"]["body"] for item in output.values()] == [answer, answer]
 
 
 async def test_a_batch_that_is_cancelled_stops_and_keeps_what_it_has(twinspan: Running, upstream: Upstream) -> None:
@@ -331,6 +342,10 @@ def blank(value: Any) -> Any:
     return re.sub("(file-|batch_)[0-9a-f]{32}", "*", value) if isinstance(value, str) else value
 
 
+POLLED = ["twinspan.v1.BatchesService/Get", "UNSET"]
+"""The span of a look at a batch, of which there are as many as it takes."""
+
+
 async def test_batches_are_the_same_on_every_surface(twinspan: Running, upstream: Upstream) -> None:
     upstream.plays(hangs())
     async with twinspan.openai() as sdk:
@@ -339,6 +354,7 @@ async def test_batches_are_the_same_on_every_surface(twinspan: Running, upstream
         everywhere = []
         for name in ("rest", "inprocess", "network"):
             surface = Surface(twinspan, name)
+            spans_of(twinspan)
             upstream.requests.clear()
             batch = await surface.create(input_file_id=right, metadata={"a": "b"})
             await upstream.arrived()
@@ -362,6 +378,7 @@ async def test_batches_are_the_same_on_every_surface(twinspan: Running, upstream
             await ended(sdk, await sdk.batches.retrieve(batch["id"]))
             found += [await surface.get(batch["id"]), await surface.list(limit=1)]
             found[-1]["has_more"] = None
+            found.append([span for span in spans_of(twinspan) if "BatchesService" in span[0] and span != POLLED])
             everywhere.append(blank(found))
     assert everywhere[0] == everywhere[1] == everywhere[2]
     kinds = [item[0] for item in everywhere[0] if isinstance(item, tuple)]

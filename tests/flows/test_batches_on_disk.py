@@ -13,16 +13,17 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, PermissionDeniedError
 
 from tests.flows.commands import Process, configure, started
 from tests.flows.running import TOKEN
 from tests.flows.test_batches import line, written
-from tests.flows.upstream import Request, Upstream, says
+from tests.flows.upstream import Request, Upstream, hangs, says
 
 LINES = int(os.environ.get("TWINSPAN_TEST_BATCH_LINES", "2000"))
 """How many lines a large batch has."""
 SLOTS = 8
+ANYWHERE = {"listen_addr": "127.0.0.1:0", "grpc_addr": "127.0.0.1:0"}
 
 
 @asynccontextmanager
@@ -53,9 +54,9 @@ class Asked:
             await self._more.wait_for(lambda: self.total >= total)
 
 
-async def finished(sdk: AsyncOpenAI, id_: str) -> Any:
+async def finished(sdk: AsyncOpenAI, id_: str, status: str = "completed") -> Any:
     async with asyncio.timeout(240):
-        while (batch := await sdk.batches.retrieve(id_)).status != "completed":  # noqa: ASYNC110 (nothing tells of it)
+        while (batch := await sdk.batches.retrieve(id_)).status != status:  # noqa: ASYNC110 (nothing tells of it)
             await asyncio.sleep(0.05)
     return batch
 
@@ -139,3 +140,70 @@ async def test_batches_run_in_a_core_without_a_bridge(upstream: Upstream, tmp_pa
             async with AsyncOpenAI(base_url=f"{url}/v1", api_key=TOKEN, max_retries=0, timeout=10) as sdk:
                 batch = await finished(sdk, await begin(sdk, 5))
                 assert len((await sdk.files.content(batch.output_file_id)).text.splitlines()) == 5
+
+
+async def test_a_crash_while_the_files_are_written_makes_no_file_twice(upstream: Upstream, tmp_path: Path) -> None:
+    configure(tmp_path, upstream.base_url, files={"dir": "files"})
+    async with gateway(tmp_path) as (_, sdk):
+        before = await finished(sdk, await begin(sdk, 3))
+    # As a crash leaves it that comes after the file has its place, and before the batch has its end.
+    database = sqlite3.connect(tmp_path / "files/batches/batches.db")
+    with database:
+        database.execute("UPDATE batches SET status = 'finalizing', output_file_id = NULL, completed_at = NULL")
+    database.close()
+    async with gateway(tmp_path) as (_, sdk):
+        after = await finished(sdk, before.id)
+        assert after.output_file_id == before.output_file_id
+        assert after.error_file_id is None
+        assert len([file async for file in sdk.files.list(purpose="batch_output")]) == 1
+    assert len(upstream.requests) == 3
+
+
+async def test_a_batch_that_expired_while_nobody_ran_it_says_so(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.plays(hangs())
+    configure(tmp_path, upstream.base_url, files={"dir": "files"}, server={**ANYWHERE, "drain_seconds": 0})
+    async with gateway(tmp_path) as (_, sdk):
+        id_ = await begin(sdk, 3)
+        await upstream.arrived()
+    database = sqlite3.connect(tmp_path / "files/batches/batches.db")
+    with database:
+        database.execute("UPDATE batches SET expires_at = 1")
+    database.close()
+    asked = len(upstream.requests)
+    async with gateway(tmp_path) as (_, sdk):
+        batch = await finished(sdk, id_, "expired")
+        assert len((await sdk.files.content(batch.error_file_id)).text.splitlines()) == 3
+    assert len(upstream.requests) == asked
+
+
+async def test_a_key_that_is_taken_away_answers_no_further_line(upstream: Upstream, tmp_path: Path) -> None:
+    first, free = asyncio.Event(), asyncio.Event()
+
+    async def waits(http: web.BaseRequest, request: Request) -> web.StreamResponse:
+        first.set()
+        await free.wait()
+        return await says("done")(http, request)
+
+    upstream.plays(waits)
+    token = "ts-the-key-of-ann-0001"
+    configure(tmp_path, upstream.base_url, files={"dir": "files"}, batches={"max_concurrency": 1})
+    keys = tmp_path / "secrets/keys.json"
+    keys.write_text(json.dumps({"api_keys": [{"name": "ann", "token": token}]}))
+    keys.chmod(0o600)
+    async with gateway(tmp_path) as (process, admin):
+        async with AsyncOpenAI(base_url=admin.base_url, api_key=token, max_retries=0, timeout=10) as ann:
+            id_ = await begin(ann, 3)
+            await first.wait()
+            keys.write_text(json.dumps({"api_keys": [{"name": "ann", "token": token, "enabled": False}]}))
+            process.process.send_signal(signal.SIGHUP)
+            while True:
+                try:
+                    await ann.models.list()
+                except PermissionDeniedError:
+                    break
+            free.set()
+        batch = await finished(admin, id_)
+        assert batch.request_counts.model_dump() == {"total": 3, "completed": 1, "failed": 2}
+        failures = [json.loads(item) for item in (await admin.files.content(batch.error_file_id)).text.splitlines()]
+        assert {item["response"]["status_code"] for item in failures} == {403}
+    assert len(upstream.requests) == 1
