@@ -148,7 +148,9 @@ def _provider(
         stream_options="stream_options" in capabilities,
         empty_stream_as_error=governance.empty_stream_as_error,
         free=local is not None,
-        capabilities=tuple(capabilities),
+        capabilities=tuple(dict.fromkeys((*capabilities, "embeddings")))
+        if local and local.embedding_models
+        else tuple(capabilities),
         places={"/embeddings": local.embeddings_url} if local and local.embeddings_url else {},
         embedding_models=frozenset(local.embedding_models) if local else frozenset(),
         most_embedding_inputs=configured.max_embedding_inputs or (_LOCAL_INPUTS if local else vendor.max_embedding_inputs),

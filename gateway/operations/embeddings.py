@@ -26,6 +26,9 @@ from gateway.telemetry.tracing import AttemptSpan, OperationSpan, Span, Tracing
 _BODY_LIMIT = 256 * 1024 * 1024
 """Most bytes of one answer: 2,048 vectors of 4,096 numbers in decimal are about 180 MB."""
 
+_MOST_ON_THE_LOOP = 512 * 1024
+"""Most bytes of answers that are put together on the event loop, which takes a few milliseconds; a thread takes more."""
+
 _ERROR_BODY_LIMIT = 64 * 1024
 _PIECES_AT_ONCE = 4
 
@@ -146,17 +149,24 @@ class EmbeddingsAttempt(JsonAttempt):
             parts = [await self._ask(sender, self._asked, remaining_seconds)]
         else:
             parts = await self._ask_in_pieces(sender, most, remaining_seconds)
-        response = self._response
         try:
-            if self._wanted is not None:
-                response.openai_json = vectors.joined(parts, self._wanted)
+            if sum(len(part.body) for part in parts) > _MOST_ON_THE_LOOP:
+                await asyncio.to_thread(self._deliver, parts)
             else:
-                response.Clear()
-                vectors.fill(response, parts)
+                self._deliver(parts)
         except (ValueError, TypeError, OverflowError):
             raise self._broken("sent embeddings that cannot be read", ErrorKind.ERROR_KIND_PROVIDER_ERROR) from None
         self._done = True
         self._counts.chunk(self._span.sampled_trace_id)
+
+    def _deliver(self, parts: Sequence[Part]) -> None:
+        """Puts the answer where it is wanted. If it raises a `ValueError`, `TypeError` or `OverflowError`, it cannot be read."""
+        response = self._response
+        if self._wanted is not None:
+            response.openai_json = vectors.joined(parts, self._wanted)
+        else:
+            response.Clear()
+            vectors.fill(response, parts)
 
     async def _ask_in_pieces(self, sender: Sender, most: int, remaining_seconds: float) -> list[Part]:
         """Returns the answers to all pieces in order; the first failure ends the other pieces.

@@ -19,6 +19,7 @@ NODE = Path(__file__).parent / "node"
 GOOGLEAPIS = Path(google.api.annotations_pb2.__file__).parents[2]
 PROTOS = ROOT / "proto"
 MODEL = "smollm2-135m-instruct"
+EMBEDDING_MODEL = "all-minilm-l6-v2"
 CALL = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Bern"}'}}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.conftest import CALL, GOOGLEAPIS, MODEL, NODE, PROTOS, Address, cases, output
+from tests.clients.conftest import CALL, EMBEDDING_MODEL, GOOGLEAPIS, MODEL, NODE, PROTOS, Address, cases, output
 from tests.flows.running import TOKEN
 
 pytestmark = [
@@ -18,7 +18,13 @@ pytestmark = [
 
 async def test_the_openai_sdk_for_node_works(gateway: Address) -> None:
     printed = await output(
-        "node", NODE / "openai_chat.mjs", BASE_URL=f"{gateway.url}/v1", API_KEY=TOKEN, MODEL=MODEL, TOOL_MODEL="tool-caller"
+        "node",
+        NODE / "openai_chat.mjs",
+        BASE_URL=f"{gateway.url}/v1",
+        API_KEY=TOKEN,
+        MODEL=MODEL,
+        TOOL_MODEL="tool-caller",
+        EMBEDDING_MODEL=EMBEDDING_MODEL,
     )
     seen: dict[str, Any] = cases(printed)
     assert seen["unary"]["object"] == "chat.completion"
@@ -32,7 +38,9 @@ async def test_the_openai_sdk_for_node_works(gateway: Address) -> None:
     assert seen["stream"]["usage"]["prompt_tokens"] > 0
     for name in ("tool_call", "streamed_tool_call"):
         assert (seen[name]["finish_reason"], seen[name]["tool_calls"]) == ("tool_calls", [CALL])
-    assert set(seen["models"]["ids"]) == {MODEL, "omni-moderation-latest", "tool-caller"}
+    assert seen["embeddings"]["sizes"] == [384, 384]  # which the SDK asks for in base64, and reads
+    assert seen["embeddings"]["usage"]["prompt_tokens"] > 0
+    assert set(seen["models"]["ids"]) == {MODEL, EMBEDDING_MODEL, "omni-moderation-latest", "tool-caller"}
     assert seen["models"]["one"] == MODEL
     for name, error, status in (
         ("wrong_key", "AuthenticationError", 401),

@@ -168,6 +168,18 @@ async def test_a_batch_is_split_and_put_together_again_in_order(upstream: Upstre
     assert sorted(one for piece in pieces for one in piece) == sorted(given * 2)
 
 
+async def test_answers_of_megabytes_are_put_together_too(upstream: Upstream) -> None:
+    given = list("abcdef")
+    upstream.plays(embeds("base64", x_large="x" * 1_000_000))
+    async with running(limited(upstream, 2)) as twinspan:
+        answer = (await twinspan.rest.post("/v1/embeddings", json={"model": MODEL, "input": given})).json()
+        request = embeddings_pb2.EmbedRequest(model=MODEL, input=given)
+        typed = await EmbeddingsServiceStub(twinspan.network).Embed(request, metadata=twinspan.metadata, timeout=5)
+    assert [item["embedding"] for item in answer["data"]] == [vector(one) for one in given]
+    assert [list(item.embedding) for item in typed.data] == [vector(one) for one in given]
+    assert len(answer["x_large"]) + 2 == len(typed.extra["x_large"])
+
+
 async def test_lists_of_tokens_are_split_and_a_list_of_tokens_is_not(upstream: Upstream) -> None:
     upstream.plays(embeds("base64"))
     async with running(limited(upstream, 2)) as twinspan:
