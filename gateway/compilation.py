@@ -123,6 +123,7 @@ def _provider(
     secret = configured.api_key
     credential = local.api_key if local else secret.get_secret_value() if secret else ""
     retryable = configured.retryable_status_codes
+    own = {**_credential_headers(configured.auth_style or vendor.auth_style, credential), **configured.headers}
     capabilities = configured.capabilities if configured.capabilities is not None else tuple(sorted(vendor.capabilities))
     governance = config.governance
     return Provider(
@@ -133,8 +134,7 @@ def _provider(
         headers={
             "Content-Type": "application/json",
             "User-Agent": user_agent,
-            **_credential_headers(configured.auth_style or vendor.auth_style, credential),
-            **(configured.headers),
+            **own,
         },
         models=local.models if local and not configured.models else tuple(configured.models) if configured.models else None,
         timeouts=Timeouts(
@@ -149,6 +149,7 @@ def _provider(
         free=local is not None,
         capabilities=tuple(capabilities),
         secrets=(credential,) if credential else (),
+        own_headers=own,
     )
 
 
