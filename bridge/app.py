@@ -23,6 +23,7 @@ from bridge.routes.chat import ChatRoutes
 from bridge.routes.documents import DocumentRoutes
 from bridge.routes.files import FilesRoutes
 from bridge.routes.operations import OperationsRoutes
+from bridge.routes.proxy import ProxyRoutes
 from bridge.server import BridgeServer, ServerSettings
 from bridge.telemetry.http import HttpTelemetry
 from bridge.telemetry.metrics import HttpMetrics
@@ -63,6 +64,7 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
     documents = DocumentRoutes()
     stored = FilesRoutes(channel)
     started = BatchesRoutes(channel)
+    proxy = ProxyRoutes(channel)
     kept = files_pb2.DESCRIPTOR.services_by_name["FilesService"].methods_by_name
     unavailable = (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)
     for endpoint in (
@@ -70,6 +72,8 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
         Endpoint("POST", "/v1/batches", started.create, (started.rpc,)),
         Endpoint("POST", "/v1/files", stored.upload, (kept["Upload"],), takes="multipart/form-data"),
         Endpoint("GET", "/v1/files/{id}/content", stored.content, (kept["Download"],), gives="application/octet-stream"),
+        Endpoint("*", "/proxy/{provider}/{path=**}", proxy.any, described=False),
+        Endpoint("GET", "/v1/realtime", proxy.realtime, described=False),
         Endpoint("GET", "/healthz", operations.healthz, summary="Tells that the process is alive."),
         Endpoint("GET", "/readyz", operations.readyz, summary="Tells whether requests can be served.", statuses=unavailable),
         Endpoint("GET", "/metrics", operations.metrics, summary="Gives the metrics, for Prometheus."),

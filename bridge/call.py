@@ -43,10 +43,11 @@ class Call:
         request_id: The client's `x-request-id` if it is sane, else a new one.
         headers: What the answer carries.
         failure: Why the request failed, once that is known.
+        token: A credential that is given in another place than a header; it is used if no header has one.
         answering: Whether the answer has begun, so that its status can change no more.
     """
 
-    __slots__ = ("_span", "_under_way", "answering", "failure", "headers", "http", "loop", "request_id", "variables")
+    __slots__ = ("_span", "_under_way", "answering", "failure", "headers", "http", "loop", "request_id", "token", "variables")
 
     def __init__(
         self, http: web.BaseRequest, variables: Mapping[str, str], span: HttpSpan, loop: asyncio.AbstractEventLoop
@@ -57,6 +58,7 @@ class Call:
         given = http.headers.get("X-Request-Id")
         self.request_id = given if given and _REQUEST_ID.fullmatch(given) else f"req_{random.getrandbits(96):024x}"
         self.failure: Failure | None = None
+        self.token: str | None = None
         self._span = span
         self.answering = False
         self._under_way: Any = None
@@ -111,6 +113,14 @@ class Call:
         self._under_way = under_way
         return under_way
 
+    def converse(self, rpc: Rpc) -> grpc.aio.StreamStreamCall[Any, Any]:
+        """Calls an RPC with streams both ways, which is cancelled with the request."""
+        metadata = self.metadata()
+        self._span.begin_client(rpc.name, metadata)
+        under_way: grpc.aio.StreamStreamCall[Any, Any] = rpc.invoke(metadata=metadata)
+        self._under_way = under_way
+        return under_way
+
     def upload(self, rpc: Rpc) -> "Upload":
         """Calls an RPC that takes a stream and answers once; it is cancelled with the request unless it has been ended."""
         metadata = self.metadata()
@@ -125,7 +135,7 @@ class Call:
             await self.http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.http.writer.output_size = 0  # what says whether the answer has begun
 
-    async def note_metadata(self, under_way: grpc.aio.UnaryStreamCall[Any, Any]) -> None:
+    async def note_metadata(self, under_way: grpc.aio.UnaryStreamCall[Any, Any] | grpc.aio.StreamStreamCall[Any, Any]) -> None:
         """Takes over what the core says of the answer ahead of its first message."""
         self._note(await under_way.initial_metadata())
 
@@ -163,7 +173,7 @@ class Call:
         headers = self.http.headers
         given = headers.get("Authorization")
         if given is None:
-            token = headers.get("x-api-key") or headers.get("api-key")
+            token = headers.get("x-api-key") or headers.get("api-key") or self.token
             if token is None:
                 return None
             given = f"Bearer {token}"

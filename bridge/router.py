@@ -26,7 +26,7 @@ class Endpoint:
     """What answers requests of one method and path.
 
     Attributes:
-        method: The HTTP method.
+        method: The HTTP method; `*` for any.
         template: The path with its variables, which is also the route's name in spans and metrics.
         handler: Answers.
         rpcs: The methods that it calls, the unary one first; none for a route of the bridge's own.
@@ -34,6 +34,7 @@ class Endpoint:
         gives: The type of its answer; empty for what follows from its methods: JSON, and events where they are streamed.
         summary: What a route of the bridge's own is for.
         statuses: The statuses with which such a route answers.
+        described: Whether the OpenAPI document has it; not if its answers are somebody else's, or no HTTP.
     """
 
     method: str
@@ -44,6 +45,7 @@ class Endpoint:
     gives: str = ""
     summary: str = ""
     statuses: tuple[HTTPStatus, ...] = (HTTPStatus.OK,)
+    described: bool = True
 
 
 class MethodNotAllowedError(BridgeError):
@@ -71,7 +73,7 @@ class Router:
         if "{" not in endpoint.template:
             self._exact.setdefault(endpoint.template, {})[endpoint.method] = endpoint
             return
-        pattern = re.compile(_VARIABLE.sub(_group, endpoint.template))
+        pattern = re.compile(_VARIABLE.sub(_group, endpoint.template), re.DOTALL)
         for known, methods in self._patterns:
             if known == pattern:
                 methods[endpoint.method] = endpoint
@@ -101,7 +103,7 @@ class Router:
                     ErrorKind.ERROR_KIND_NOT_FOUND,
                     f"There is no route {method[:16]} {path[:256]}. Check the base URL: it ends in /v1.",
                 )
-        endpoint = methods.get("GET" if method == "HEAD" else method)
+        endpoint = methods.get("GET" if method == "HEAD" else method) or methods.get("*")
         if endpoint is None:
             raise MethodNotAllowedError(method[:16], path[:256], sorted(methods))
         return endpoint, variables

@@ -27,6 +27,9 @@ _log = logging.getLogger(__name__)
 _BACKLOG = 2048
 """How many connections the system keeps waiting."""
 
+_TAIL_BYTES = 2048
+"""How much is kept of each read, in case that it has the trailing headers of a body that is about to be forwarded."""
+
 _ACCEPTORS = 16
 """How many connections are let in at a turn of the event loop."""
 
@@ -182,7 +185,20 @@ class _Server(web.Server):
 
 
 class _Connection(RequestHandler):
-    """A connection whose malformed requests are answered as JSON, and are no error of this server's in the log."""
+    """A connection whose malformed requests are answered as JSON, and are no error of this server's in the log.
+
+    Attributes:
+        tail: The last bytes that came in, where trailing headers are found.
+        tail_bytes: How many bytes of `tail` are wanted; 0 for those of the last read alone.
+    """
+
+    tail = b""
+    tail_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        wanted = self.tail_bytes
+        self.tail = (self.tail + data)[-wanted:] if wanted else data[-_TAIL_BYTES:]
+        super().data_received(data)
 
     def handle_error(
         self,

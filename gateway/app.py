@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from opentelemetry.sdk.trace import SpanProcessor
 from prometheus_client import CollectorRegistry
-from twinspan.v1 import admin_pb2, batches_pb2, chat_pb2, embeddings_pb2, files_pb2, models_pb2, moderations_pb2
+from twinspan.v1 import admin_pb2, batches_pb2, chat_pb2, embeddings_pb2, files_pb2, models_pb2, moderations_pb2, proxy_pb2
 from twinspan.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
 from twinspan.v1.batches_pb2_grpc import add_BatchesServiceServicer_to_server
 from twinspan.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
@@ -26,6 +26,7 @@ from twinspan.v1.embeddings_pb2_grpc import add_EmbeddingsServiceServicer_to_ser
 from twinspan.v1.files_pb2_grpc import add_FilesServiceServicer_to_server
 from twinspan.v1.models_pb2_grpc import add_ModelsServiceServicer_to_server
 from twinspan.v1.moderations_pb2_grpc import add_ModerationsServiceServicer_to_server
+from twinspan.v1.proxy_pb2_grpc import add_ProxyServiceServicer_to_server
 
 from gateway import probe
 from gateway.access.delegation import Delegation
@@ -44,10 +45,12 @@ from gateway.config.snapshot import SnapshotHolder as Configuration
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.files.store import FileStore
+from gateway.forwarding.forwarder import Forwarder
 from gateway.inprocess import InProcessChannel
 from gateway.local.embedding_engine import EMBEDDING_MODELS, EmbeddingEngine
 from gateway.local.engine import MODELS, Engine, EngineError, LocalEndpoint, LocalEngine
 from gateway.probe import Finding
+from gateway.providers.raw_sender import RawSender
 from gateway.providers.sender import Sender
 from gateway.routing.catalogue import Catalogue, RoutingState
 from gateway.rpc.edge import Edge
@@ -60,6 +63,7 @@ from gateway.services.embeddings import EmbeddingsService
 from gateway.services.files import FilesService
 from gateway.services.models import ModelsService
 from gateway.services.moderations import ModerationsService
+from gateway.services.proxy import ProxyService
 from gateway.telemetry import logs, metrics, setup
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.runtime import watch_event_loop
@@ -216,6 +220,7 @@ class Core:
         self._recorder = Recorder(usage_histograms=export.wants_usage_histograms)
         self._collector = metrics.register(registry, self._recorder, VERSION)
         self._sender = Sender()
+        self._raw_sender = RawSender()
         self._files = FileStore(
             config.files.dir or state_directory(os.environ) / "files",
             lambda: self._configuration.current.config.server.max_upload_bytes,
@@ -247,6 +252,7 @@ class Core:
         """
         config = self._configuration.current.config
         await self._sender.start()
+        await self._raw_sender.start()
         if needs_local_model(config):
             await self._start_local_model(config.local_engine.max_sessions)
         self._catalogue = compile_catalogue(self._configuration.current, self._local, _USER_AGENT)
@@ -294,6 +300,7 @@ class Core:
         await self._batches.close()
         await self._files.close()
         await self._sender.close()
+        await self._raw_sender.close()
         for engine in self._engines:
             await engine.stop()
 
@@ -330,7 +337,7 @@ class Core:
 
     def _register_services(self) -> HandlerRegistry:
         tracing = Tracing(self._export.tracer_provider)
-        files = (admin_pb2, batches_pb2, chat_pb2, embeddings_pb2, files_pb2, models_pb2, moderations_pb2)
+        files = (admin_pb2, batches_pb2, chat_pb2, embeddings_pb2, files_pb2, models_pb2, moderations_pb2, proxy_pb2)
         descriptors = [file.DESCRIPTOR for file in files]
         policy = Policy(service for file in descriptors for service in file.services_by_name.values())
         edge = Edge(policy, lambda: self._keys, self._recorder, tracing, self._delegation)
@@ -344,6 +351,14 @@ class Core:
         add_ModelsServiceServicer_to_server(cast("Any", ModelsService(lambda: self._catalogue)), server)
         add_FilesServiceServicer_to_server(cast("Any", FilesService(self._files)), server)
         add_BatchesServiceServicer_to_server(cast("Any", BatchesService(self._desk)), server)
+        forwarder = Forwarder(
+            lambda: self._catalogue,
+            self._raw_sender,
+            self._recorder,
+            tracing,
+            lambda: self._configuration.current.config.server.max_upload_bytes,
+        )
+        add_ProxyServiceServicer_to_server(cast("Any", ProxyService(forwarder)), server)
         admin = AdminService(self._recorder, self._state, time.monotonic, VERSION)
         add_AdminServiceServicer_to_server(cast("Any", admin), server)
         return registry

@@ -124,6 +124,7 @@ def _provider(
     secret = configured.api_key
     credential = local.api_key if local else secret.get_secret_value() if secret else ""
     retryable = configured.retryable_status_codes
+    own = {**_credential_headers(configured.auth_style or vendor.auth_style, credential), **configured.headers}
     capabilities = configured.capabilities if configured.capabilities is not None else tuple(sorted(vendor.capabilities))
     governance = config.governance
     return Provider(
@@ -134,8 +135,7 @@ def _provider(
         headers={
             "Content-Type": "application/json",
             "User-Agent": user_agent,
-            **_credential_headers(configured.auth_style or vendor.auth_style, credential),
-            **(configured.headers),
+            **own,
         },
         models=local.models if local and not configured.models else tuple(configured.models) if configured.models else None,
         timeouts=Timeouts(
@@ -155,6 +155,7 @@ def _provider(
         embedding_models=frozenset(local.embedding_models) if local else frozenset(),
         most_embedding_inputs=configured.max_embedding_inputs or (_LOCAL_INPUTS if local else vendor.max_embedding_inputs),
         secrets=(credential,) if credential else (),
+        own_headers=own,
     )
 
 

@@ -48,6 +48,8 @@ def document(endpoints: Iterable[Endpoint], image: FileDescriptorSet, messages: 
     schemas = Schemas(Comments(image), messages)
     paths: dict[str, Schema] = {}
     for endpoint in endpoints:
+        if not endpoint.described:
+            continue
         path = _VARIABLE.sub(r"{\1}", endpoint.template)
         paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, schemas)
     return {

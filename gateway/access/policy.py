@@ -34,6 +34,9 @@ _DIALECT_ROUTES: Mapping[str, tuple[str, ...]] = {
 }
 """The routes of methods that dialects call; those of all others are in their annotations."""
 
+_ROUTED_BY_REQUEST = frozenset({"/twinspan.v1.ProxyService/Forward"})
+"""Methods whose route is in what they are asked, so that they check it themselves, by `Policy.check_route`."""
+
 _ROLES: Mapping[Access.ValueType, frozenset[str]] = {
     annotations_pb2.ACCESS_READ: frozenset({READ_ONLY, USER, ADMIN}),
     annotations_pb2.ACCESS_USE: frozenset({USER, ADMIN}),
@@ -62,11 +65,13 @@ class _Right:
         public: Whether it asks for nothing.
         roles: The roles that may call it.
         routes: Its REST routes, as `METHOD /path` with the path's variables as `*`.
+        routed_by_request: Whether its route is known only from what it is asked.
     """
 
     public: bool
     roles: frozenset[str]
     routes: tuple[str, ...]
+    routed_by_request: bool = False
 
 
 class Policy:
@@ -114,7 +119,7 @@ class Policy:
         if ADMIN in principal.roles:
             return
         if principal.allowed_endpoints:
-            if not _reaches(principal.allowed_endpoints, right.routes):
+            if not right.routed_by_request and not _reaches(principal.allowed_endpoints, right.routes):
                 raise DeniedError("endpoint", f"The key '{principal.name}' may not call this endpoint.")
         elif right.roles.isdisjoint(principal.roles):
             needed = " or ".join(sorted(right.roles))
@@ -123,6 +128,22 @@ class Policy:
             raise DeniedError(
                 "agent", f"The key '{principal.name}' may not use '{agent_or_model}'. GET /v1/models lists what it may."
             )
+
+    def check_route(self, principal: Principal | None, route: str) -> None:
+        """Makes sure that a caller who may call a method may ask it for this route.
+
+        Args:
+            principal: Who calls.
+            route: The route itself, as `METHOD /path`. A pattern's last `*` covers all further segments of it.
+
+        Raises:
+            DeniedError: The credential does not allow the route.
+        """
+        if principal is None or ADMIN in principal.roles or not principal.allowed_endpoints:
+            return
+        asked = _segments(route)
+        if not any(_covers_all(_segments(pattern), asked) for pattern in principal.allowed_endpoints):
+            raise DeniedError("endpoint", f"The key '{principal.name}' may not call this endpoint.")
 
     def _right(self, method: str) -> _Right:
         right = self._rights.get(method)
@@ -144,6 +165,7 @@ def _right_of(service: ServiceDescriptor, method: MethodDescriptor) -> _Right:
         public=access == annotations_pb2.ACCESS_PUBLIC,
         roles=_ROLES.get(access, _ADMIN_ONLY),
         routes=tuple(re.sub(r"\{[^}]*\}", "*", route) for route in routes),
+        routed_by_request=name in _ROUTED_BY_REQUEST,
     )
 
 
@@ -157,3 +179,15 @@ def _reaches(patterns: Iterable[str], routes: Iterable[str]) -> bool:
 
 def _covers(pattern: list[str], route: list[str]) -> bool:
     return len(pattern) == len(route) and all(given in ("*", part) for given, part in zip(pattern, route, strict=True))
+
+
+def _segments(route: str) -> list[str]:
+    """Returns a route's method and the segments of its path."""
+    method, _, path = route.partition(" ")
+    return [method, *path.removeprefix("/").split("/")]
+
+
+def _covers_all(pattern: list[str], route: list[str]) -> bool:
+    if pattern[-1] == "*" and len(route) > len(pattern):
+        route = route[: len(pattern)]
+    return _covers(pattern, route)

@@ -18,6 +18,7 @@ class Provider:
         chat_url: Where chats go.
         url_text: The same as text.
         headers: What every request to it carries, its credential included.
+        own_headers: What a request carries that is forwarded as it is: the credential, and what is configured.
         models: The models it offers; None if it is taken to offer any.
         timeouts: How long each phase of a request may last. `total` bounds all attempts of a request together.
         retryable_status_codes: Statuses after which another attempt may help.
@@ -47,6 +48,7 @@ class Provider:
     embedding_models: frozenset[str] = frozenset()
     most_embedding_inputs: int = 2048
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    own_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def url(self, path: str) -> str:
         """Returns the address of an endpoint; `path` begins with a slash."""

@@ -104,7 +104,12 @@ class Sender:
         keepalive_seconds: How long an idle connection is kept for the next request.
         dns_cache_seconds: How long a resolved name is remembered.
         ssl_context: What https trusts; the system's authorities if None.
+
+    Attributes:
+        protocol: Reads what comes over a connection.
     """
+
+    protocol: type[ResponseHandler] = _Protocol
 
     def __init__(
         self,
@@ -143,7 +148,7 @@ class Sender:
             socket_factory=self._make_socket,
         )
         # There is no public way to another protocol.
-        self._connector._factory = partial(_Protocol, self._loop)  # type: ignore[assignment]  # noqa: SLF001
+        self._connector._factory = partial(self.protocol, self._loop)  # noqa: SLF001
 
     async def close(self) -> None:
         """Closes all connections at once. Whoever still waits for a connection or reads an answer gets CANCELLED."""

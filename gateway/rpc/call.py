@@ -83,6 +83,14 @@ class RpcCall:
         """
         self._policy.check(self.principal, self.method, agent_or_model=model, now=datetime.now(UTC))
 
+    def require_route(self, route: str) -> None:
+        """Makes sure that the caller may ask for a route, given as `METHOD /path`.
+
+        Raises:
+            GatewayError: It may not.
+        """
+        self._policy.check_route(self.principal, route)
+
     def allows(self, model: str) -> bool:
         """Tells whether the caller may use a model or an agent."""
         return self.principal is None or self.principal.allows(model)

@@ -109,7 +109,7 @@ def of_answer(
     return attributes
 
 
-def of_attempt(provider: str, model: str, number: int, url: str, retry_reason: str) -> Attributes:
+def of_attempt(provider: str, model: str, number: int, url: str, retry_reason: str, method: str = "POST") -> Attributes:
     """Returns whom an attempt asks, and why it is made.
 
     Args:
@@ -118,6 +118,7 @@ def of_attempt(provider: str, model: str, number: int, url: str, retry_reason: s
         number: Which attempt of its chat it is, from 1.
         url: Where the request goes; empty if it does not go over HTTP. Credentials and query are left out.
         retry_reason: The error kind of the attempt before it; empty if it is the first.
+        method: The HTTP method.
     """
     attributes: Attributes = {"twinspan.provider": provider, "twinspan.model": model, "twinspan.attempt": number}
     if retry_reason:
@@ -125,7 +126,7 @@ def of_attempt(provider: str, model: str, number: int, url: str, retry_reason: s
     if not url:
         return attributes
     parts = urlsplit(url)
-    attributes["http.request.method"] = "POST"
+    attributes["http.request.method"] = method
     attributes["url.full"] = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     attributes["server.address"] = parts.hostname or ""
     port = parts.port or _PORTS.get(parts.scheme)

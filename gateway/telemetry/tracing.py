@@ -239,7 +239,15 @@ class Tracing:
         return OperationSpan(span)
 
     def attempt_span(
-        self, parent: Span, *, provider: str, model: str, number: int, url: str = "", retry_reason: str = ""
+        self,
+        parent: Span,
+        *,
+        provider: str,
+        model: str,
+        number: int,
+        url: str = "",
+        retry_reason: str = "",
+        method: str = "POST",
     ) -> AttemptSpan:
         """Starts the span of one request to a provider.
 
@@ -250,11 +258,12 @@ class Tracing:
             number: Which attempt of this chat it is, from 1.
             url: Where the request goes; empty if it does not go over HTTP. Its query is not recorded.
             retry_reason: The error kind of the attempt before it, if there was one.
+            method: The HTTP method.
         """
         span = self._child(parent, "attempt", provider)
         if span is None:
             return AttemptSpan(None, parent.headers)
-        span.set_attributes(of_attempt(provider, model, number, url, retry_reason))
+        span.set_attributes(of_attempt(provider, model, number, url, retry_reason, method))
         return AttemptSpan(span)
 
     def _child(self, parent: Span, operation: str, subject: str) -> trace.Span | None:

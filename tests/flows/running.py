@@ -17,6 +17,7 @@ from bridge.cli.serve import Gateway, gateway
 from gateway.app import Configuration
 from gateway.config.schema import Config
 from tests.flows.upstream import MODEL, Upstream
+from tests.flows.wire import Wire
 from tests.gateway.telemetry.trees import Node, trees
 
 TOKEN = "ts-the-administrator-of-the-tests"
@@ -147,7 +148,7 @@ async def _started(configured: Configuration, spans: Spans, log: Log) -> AsyncIt
 
 
 @asynccontextmanager
-async def running_over(upstream: Upstream, **sections: Any) -> AsyncIterator[Running]:
+async def running_over(upstream: Upstream | Wire, **sections: Any) -> AsyncIterator[Running]:
     """Runs a gateway over one provider."""
     async with running(configuration(upstream.base_url, **sections)) as started:
         yield started
