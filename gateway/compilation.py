@@ -149,6 +149,7 @@ def _provider(
         empty_stream_as_error=governance.empty_stream_as_error,
         free=local is not None,
         capabilities=tuple(capabilities),
+        rerank_style=configured.rerank_style or vendor.rerank_style,
         places={"/embeddings": local.embeddings_url} if local and local.embeddings_url else {},
         embedding_models=frozenset(local.embedding_models) if local else frozenset(),
         most_embedding_inputs=configured.max_embedding_inputs or (_LOCAL_INPUTS if local else vendor.max_embedding_inputs),
