@@ -6,13 +6,14 @@ from http import HTTPStatus
 import grpc
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from prometheus_client import CollectorRegistry
-from twinspan.v1 import admin_pb2, batches_pb2, embeddings_pb2, files_pb2, models_pb2, moderations_pb2
+from twinspan.v1 import admin_pb2, batches_pb2, embeddings_pb2, files_pb2, models_pb2, moderations_pb2, rerank_pb2
 from twinspan.v1.admin_pb2_grpc import AdminServiceStub
 from twinspan.v1.batches_pb2_grpc import BatchesServiceStub
 from twinspan.v1.embeddings_pb2_grpc import EmbeddingsServiceStub
 from twinspan.v1.files_pb2_grpc import FilesServiceStub
 from twinspan.v1.models_pb2_grpc import ModelsServiceStub
 from twinspan.v1.moderations_pb2_grpc import ModerationsServiceStub
+from twinspan.v1.rerank_pb2_grpc import RerankServiceStub
 
 from bridge import transcoding
 from bridge.lines import Lines
@@ -84,6 +85,7 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
     for descriptor, stub, renderers in (
         (embeddings_pb2.DESCRIPTOR.services_by_name["EmbeddingsService"], EmbeddingsServiceStub(channel), {}),
         (moderations_pb2.DESCRIPTOR.services_by_name["ModerationsService"], ModerationsServiceStub(channel), {}),
+        (rerank_pb2.DESCRIPTOR.services_by_name["RerankService"], RerankServiceStub(channel), {}),
         (models_pb2.DESCRIPTOR.services_by_name["ModelsService"], ModelsServiceStub(channel), models.RENDERERS),
         (batches_pb2.DESCRIPTOR.services_by_name["BatchesService"], BatchesServiceStub(channel), batches.RENDERERS),
         (files_pb2.DESCRIPTOR.services_by_name["FilesService"], FilesServiceStub(channel), files.RENDERERS),

@@ -18,7 +18,17 @@ from typing import Any, cast
 
 from opentelemetry.sdk.trace import SpanProcessor
 from prometheus_client import CollectorRegistry
-from twinspan.v1 import admin_pb2, batches_pb2, chat_pb2, embeddings_pb2, files_pb2, models_pb2, moderations_pb2, proxy_pb2
+from twinspan.v1 import (
+    admin_pb2,
+    batches_pb2,
+    chat_pb2,
+    embeddings_pb2,
+    files_pb2,
+    models_pb2,
+    moderations_pb2,
+    proxy_pb2,
+    rerank_pb2,
+)
 from twinspan.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
 from twinspan.v1.batches_pb2_grpc import add_BatchesServiceServicer_to_server
 from twinspan.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
@@ -27,6 +37,7 @@ from twinspan.v1.files_pb2_grpc import add_FilesServiceServicer_to_server
 from twinspan.v1.models_pb2_grpc import add_ModelsServiceServicer_to_server
 from twinspan.v1.moderations_pb2_grpc import add_ModerationsServiceServicer_to_server
 from twinspan.v1.proxy_pb2_grpc import add_ProxyServiceServicer_to_server
+from twinspan.v1.rerank_pb2_grpc import add_RerankServiceServicer_to_server
 
 from gateway import probe
 from gateway.access.delegation import Delegation
@@ -64,6 +75,7 @@ from gateway.services.files import FilesService
 from gateway.services.models import ModelsService
 from gateway.services.moderations import ModerationsService
 from gateway.services.proxy import ProxyService
+from gateway.services.rerank import RerankService
 from gateway.telemetry import logs, metrics, setup
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.runtime import watch_event_loop
@@ -337,7 +349,7 @@ class Core:
 
     def _register_services(self) -> HandlerRegistry:
         tracing = Tracing(self._export.tracer_provider)
-        files = (admin_pb2, batches_pb2, chat_pb2, embeddings_pb2, files_pb2, models_pb2, moderations_pb2, proxy_pb2)
+        files = (admin_pb2, batches_pb2, chat_pb2, embeddings_pb2, files_pb2, models_pb2, moderations_pb2, proxy_pb2, rerank_pb2)
         descriptors = [file.DESCRIPTOR for file in files]
         policy = Policy(service for file in descriptors for service in file.services_by_name.values())
         edge = Edge(policy, lambda: self._keys, self._recorder, tracing, self._delegation)
@@ -348,6 +360,7 @@ class Core:
         add_ChatServiceServicer_to_server(cast("Any", ChatService(exchange)), server)
         add_EmbeddingsServiceServicer_to_server(cast("Any", EmbeddingsService(exchange)), server)
         add_ModerationsServiceServicer_to_server(cast("Any", ModerationsService(exchange)), server)
+        add_RerankServiceServicer_to_server(cast("Any", RerankService(exchange)), server)
         add_ModelsServiceServicer_to_server(cast("Any", ModelsService(lambda: self._catalogue)), server)
         add_FilesServiceServicer_to_server(cast("Any", FilesService(self._files)), server)
         add_BatchesServiceServicer_to_server(cast("Any", BatchesService(self._desk)), server)

@@ -151,6 +151,7 @@ def _provider(
         capabilities=tuple(dict.fromkeys((*capabilities, "embeddings")))
         if local and local.embedding_models
         else tuple(capabilities),
+        rerank_style=configured.rerank_style or vendor.rerank_style,
         places={"/embeddings": local.embeddings_url} if local and local.embeddings_url else {},
         embedding_models=frozenset(local.embedding_models) if local else frozenset(),
         most_embedding_inputs=configured.max_embedding_inputs or (_LOCAL_INPUTS if local else vendor.max_embedding_inputs),

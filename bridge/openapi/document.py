@@ -47,11 +47,16 @@ def document(endpoints: Iterable[Endpoint], image: FileDescriptorSet, messages: 
     """
     schemas = Schemas(Comments(image), messages)
     paths: dict[str, Schema] = {}
+    names: set[str] = set()
     for endpoint in endpoints:
         if not endpoint.described:
             continue
         path = _VARIABLE.sub(r"{\1}", endpoint.template)
-        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, schemas)
+        operation = _operation(endpoint, schemas)
+        if operation.get("operationId") in names:  # another path of the same method
+            operation["operationId"] += "_" + path.split("/")[1]
+        names.add(operation.get("operationId", ""))
+        paths.setdefault(path, {})[endpoint.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {

@@ -20,6 +20,7 @@ from gateway.config.section import (
 )
 
 AuthStyle: TypeAlias = Literal["bearer", "bearer+x-goog", "anthropic", "azure", "none"]
+RerankStyle: TypeAlias = Literal["cohere", "jina", "voyage"]
 Strategy: TypeAlias = Literal["round-robin", "fallback", "sticky", "weighted", "latency", "cost", "least-busy"]
 Capability: TypeAlias = Literal[
     "stream_options",
@@ -101,6 +102,8 @@ class ProviderConfig(Section):
     """The address of the API, to which `/chat/completions` is added."""
     auth_style: AuthStyle | None = None
     """How the credential is sent."""
+    rerank_style: RerankStyle | None = None
+    """In whose form it is asked to rerank."""
     format_urls: Annotated[dict[str, HttpUrl], LATER] = Field(default_factory=dict)
     """Addresses by format."""
     timeout_seconds: Seconds | None = None

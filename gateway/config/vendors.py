@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from gateway.config.routing import AuthStyle, Capability
+from gateway.config.routing import AuthStyle, Capability, RerankStyle
 
 _BASIC: Final[tuple[Capability, ...]] = ("stream_options", "tool_choice_auto", "content_arrays", "tool_calls")
 
@@ -31,6 +31,7 @@ class Vendor:
     key_variable: str | None
     auth_style: AuthStyle = "bearer"
     capabilities: frozenset[Capability] = frozenset(_BASIC)
+    rerank_style: RerankStyle = "cohere"
     max_embedding_inputs: int = 2048
 
 
@@ -118,6 +119,14 @@ _ALL = (
         "COHERE_API_KEY",
         capabilities=_can("embeddings", "rerank", "reasoning", without=("content_arrays", "tool_choice_auto")),
         max_embedding_inputs=96,
+    ),
+    Vendor("jina", "https://api.jina.ai/v1", "JINA_API_KEY", capabilities=frozenset({"embeddings", "rerank"}), rerank_style="jina"),
+    Vendor(
+        "voyage",
+        "https://api.voyageai.com/v1",
+        "VOYAGE_API_KEY",
+        capabilities=frozenset({"embeddings", "rerank"}),
+        rerank_style="voyage",
     ),
     Vendor(
         "deepinfra",

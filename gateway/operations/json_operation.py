@@ -199,11 +199,15 @@ class JsonAttempt(Attempt):
         self._done = True
         self._counts.chunk(self._span.sampled_trace_id)
 
+    def address(self) -> str:
+        """Returns where the target is asked."""
+        return self.target.provider.url(self._kind.path)
+
     def _outbound(self, asked: Mapping[str, Any], remaining_seconds: float) -> OutboundRequest:
         """Returns the request that asks for these fields to be answered."""
         provider, model = self.target.provider, self.target.model
         return OutboundRequest(
-            url=provider.url(self._kind.path),
+            url=self.address(),
             headers={**provider.headers, **dict(self._span.headers)},
             body=orjson.dumps({"model": model, **asked} if model else asked),
             timeouts=Timeouts(provider.timeouts.connect, remaining_seconds, remaining_seconds, remaining_seconds),

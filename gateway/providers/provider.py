@@ -29,6 +29,7 @@ class Provider:
         places: Where endpoints are that do not stand below `base_url`, by their paths.
         embedding_models: Those models that are known to embed and do nothing else.
         most_embedding_inputs: How many inputs it embeds at once; more are sent in pieces.
+        rerank_style: In whose form it is asked to rerank: `cohere`, `jina` or `voyage`.
         secrets: Texts that must never appear in an error or a log.
     """
 
@@ -47,6 +48,7 @@ class Provider:
     places: Mapping[str, str] = field(default_factory=dict)
     embedding_models: frozenset[str] = frozenset()
     most_embedding_inputs: int = 2048
+    rerank_style: str = "cohere"
     secrets: tuple[str, ...] = field(default=(), repr=False)
     own_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
