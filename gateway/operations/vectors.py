@@ -21,6 +21,9 @@ from gateway.operations import json_text
 
 Encoding: TypeAlias = Literal["float", "base64"]
 
+_FIELD = bytes([embeddings_pb2.Embedding.DESCRIPTOR.fields_by_name["embedding"].number << 3 | 2])
+"""What stands before a packed field on the wire: its number, and that a length and bytes follow."""
+
 _QUOTE = ord('"')
 _NUMBERS = msgspec.json.Decoder(list[float])
 _TEXT = msgspec.json.Decoder(str)
@@ -112,7 +115,7 @@ def fill(response: Any, parts: Sequence[Part]) -> None:
     for part in parts:
         for item in _in_order(_ITEMS.decode(json_text.scan(part.body)["data"])):
             embedding: embeddings_pb2.Embedding = response.data.add()
-            embedding.embedding.extend(_numbers(item.pop("embedding")))
+            _put(embedding, item.pop("embedding"))
             item.pop("object", None)
             json_text.fill(embedding, item)
             embedding.index = len(response.data) - 1
@@ -138,8 +141,33 @@ def _numbers(raw: Raw) -> Sequence[float]:
     if memoryview(raw)[0] != _QUOTE:
         return _NUMBERS.decode(raw)
     numbers = array("f")
-    numbers.frombytes(b64decode(_TEXT.decode(raw), validate=True))
+    numbers.frombytes(_bytes(raw))
     return _swapped(numbers)
+
+
+def _put(embedding: embeddings_pb2.Embedding, raw: Raw) -> None:
+    """Puts a vector into a message. One in base64 is what the field is on the wire, and goes in so, for a fiftieth of the cost."""
+    if memoryview(raw)[0] != _QUOTE:
+        embedding.embedding.extend(_NUMBERS.decode(raw))
+        return
+    packed = _bytes(raw)
+    if len(packed) % 4:
+        raise ValueError("not a whole number of 32-bit floats")
+    embedding.MergeFromString(_FIELD + _varint(len(packed)) + packed)
+
+
+def _bytes(raw: Raw) -> bytes:
+    return b64decode(_TEXT.decode(raw), validate=True)
+
+
+def _varint(number: int) -> bytes:
+    """Returns a length as protobuf writes it: seven bits a byte, lowest first, and one more bit while more bytes follow."""
+    written = bytearray()
+    while number > 0x7F:
+        written.append(number & 0x7F | 0x80)
+        number >>= 7
+    written.append(number)
+    return bytes(written)
 
 
 def _swapped(numbers: "array[float]") -> "array[float]":

@@ -1,6 +1,7 @@
 """The official SDK, through a gateway, to a provider that was not written for this suite: aimock."""
 
 import asyncio
+import json
 import shutil
 from collections.abc import AsyncIterator
 from typing import Any
@@ -56,4 +57,26 @@ async def test_embeddings_are_the_same_in_every_form(twinspan: Running, dimensio
         assert item.embedding == pytest.approx(vector, rel=1e-6)
     assert {len(vector) for vector in vectors} == {dimensions.get("dimensions", 1536)}
     assert len({tuple(vector) for vector in vectors}) == 10
+    assert twinspan.complaints() == []
+
+
+async def test_a_batch_of_embeddings_gets_what_the_same_requests_get(twinspan: Running) -> None:
+    bodies = [{"model": MODEL, "input": f"text {number}", "encoding_format": "float"} for number in range(20)]
+    lines = [
+        {"custom_id": str(number), "method": "POST", "url": "/v1/embeddings", "body": body} for number, body in enumerate(bodies)
+    ]
+    async with twinspan.openai() as client:
+        content = "\n".join(map(json.dumps, lines)).encode()
+        file = await client.files.create(file=("lines.jsonl", content), purpose="batch")
+        batch = await client.batches.create(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
+        async with asyncio.timeout(10):
+            while batch.status != "completed":
+                await asyncio.sleep(0.02)
+                batch = await client.batches.retrieve(batch.id)
+        assert batch.output_file_id is not None
+        answered = map(json.loads, (await client.files.content(batch.output_file_id)).text.splitlines())
+        found = {item["custom_id"]: item["response"]["body"]["data"][0]["embedding"] for item in answered}
+        for number, body in enumerate(bodies):
+            once = await twinspan.rest.post("/v1/embeddings", json=body)
+            assert found[str(number)] == once.json()["data"][0]["embedding"]
     assert twinspan.complaints() == []

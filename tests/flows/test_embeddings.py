@@ -258,6 +258,40 @@ async def test_a_batch_moves_to_the_next_target_as_a_whole(upstream: Upstream) -
         assert [span.status for span in (first, second)] == ["ERROR", "UNSET"]
 
 
+async def test_a_batch_is_retried_as_a_whole(upstream: Upstream) -> None:
+    given, failed = list("abcde"), False
+
+    async def fails_once(http: web.BaseRequest, request: Request) -> web.StreamResponse:
+        nonlocal failed
+        if request.body["input"] == ["e"] and not failed:
+            failed = True
+            await upstream.arrived(3)
+            return await whole({"error": {"message": "Slow down."}}, 429, Retry_After="0")(http, request)
+        return await embeds()(http, request)
+
+    upstream.plays(fails_once)
+    agents = {"embedder": {"models": [MODEL], "max_retries": 1}}
+    async with running(limited(upstream, 2, agents=agents)) as twinspan:
+        answer = await twinspan.rest.post("/v1/embeddings", json={"model": "embedder", "input": given})
+    assert [item["embedding"] for item in answer.json()["data"]] == [vector(one) for one in given]
+    assert answer.json()["usage"] == {"prompt_tokens": 5, "total_tokens": 5}
+    assert answer.headers["X-Twinspan-Attempts"] == "2"
+    assert len(upstream.requests) == 6
+
+
+async def test_the_time_of_a_request_is_that_of_all_its_pieces(upstream: Upstream) -> None:
+    async def slow_at_the_end(http: web.BaseRequest, request: Request) -> web.StreamResponse:
+        return await (hangs() if request.body["input"] == ["f"] else embeds())(http, request)
+
+    upstream.plays(slow_at_the_end)
+    async with running(limited(upstream, 1, governance={"upstream_timeout_seconds": 1})) as twinspan:
+        answer = await twinspan.rest.post("/v1/embeddings", json={"model": MODEL, "input": list("abcdef")})
+    assert (answer.status_code, answer.json()["error_kind"]) == (504, "deadline_exceeded")
+    assert len(upstream.requests) == 6
+    (hanging,) = [request for request in upstream.requests if request.body["input"] == ["f"]]
+    await hanging.gone.wait()
+
+
 @pytest.mark.parametrize("limit", [None, 96], ids=["configured", "built in"])
 async def test_a_providers_limit_is_configured_or_built_in(upstream: Upstream, limit: int | None) -> None:
     upstream.plays(embeds())

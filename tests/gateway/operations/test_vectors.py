@@ -58,6 +58,14 @@ def test_numbers_that_32_bits_do_not_hold_come_close() -> None:
     assert found[1] == 0
 
 
+@pytest.mark.parametrize("numbers", [0, 1, 31, 32, 4095, 4096, 6000])
+def test_vectors_of_any_length_reach_typed_callers(numbers: int) -> None:
+    vector = [float(place) for place in range(numbers)]
+    typed = embeddings_pb2.EmbedResponse()
+    vectors.fill(typed, [vectors.read(vectors.joined([vectors.read(answer([vector]))], "base64"))])
+    assert list(typed.data[0].embedding) == vector
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"null", b'{"data":null}', b'{"data":[1]}', b'{"data":[{}]}', b'{"data":[{"embedding":"\xff"}]}']
 )
