@@ -40,7 +40,7 @@ async def test_the_openai_sdk_for_node_works(gateway: Address) -> None:
         assert (seen[name]["finish_reason"], seen[name]["tool_calls"]) == ("tool_calls", [CALL])
     assert seen["embeddings"]["sizes"] == [384, 384]  # which the SDK asks for in base64, and reads
     assert seen["embeddings"]["usage"]["prompt_tokens"] > 0
-    assert set(seen["models"]["ids"]) == {MODEL, EMBEDDING_MODEL, "omni-moderation-latest", "tool-caller"}
+    assert {MODEL, "tool-caller"} <= set(seen["models"]["ids"])
     assert seen["models"]["one"] == MODEL
     for name, error, status in (
         ("wrong_key", "AuthenticationError", 401),
