@@ -66,7 +66,7 @@ def _measure(targets: list[_Target], rounds: int) -> None:
             target.up.append(_transfer(target, f"POST {target.path}up", _SIZE, 2))
 
 
-async def _run(rounds: int) -> list[_Target]:
+async def _run(rounds: int) -> None:
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="twinspan-bench-")))
         mock = await stack.enter_async_context(processes.child("bench.bulk_mock"))
@@ -89,7 +89,6 @@ async def _run(rounds: int) -> list[_Target]:
                 f"| {target.name} | {statistics.median(target.down):,.0f} | {statistics.median(target.up):,.0f} "
                 f"| {target.peak_mb():.0f} | {target.peak_mb() - idle[target.name]:.0f} |"
             )
-    return targets
 
 
 if __name__ == "__main__":
