@@ -160,6 +160,7 @@ class Forwarder:
         catalogue = self._catalogue()
         if head.WhichOneof("destination") == "provider":
             caller.require_route(f"{head.method} /proxy/{head.provider}{head.path}")
+            caller.require(f"{head.provider}/*")  # which model a request asks for is not looked at
             provider = catalogue.providers.get(head.provider)
             if provider is None:
                 raise GatewayError(

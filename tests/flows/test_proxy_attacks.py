@@ -250,6 +250,8 @@ KEYS = [
     {"name": "get", "token": "ts-get-0123456789abc", "allowed_endpoints": ["GET /proxy/*"]},
     {"name": "acme", "token": "ts-acme-0123456789ab", "allowed_endpoints": ["* /proxy/acme/*"]},
     {"name": "middle", "token": "ts-middle-0123456789", "allowed_endpoints": ["POST /proxy/*/v1/x"]},
+    {"name": "bound", "token": "ts-bound-0123456789a", "allowed_agents": ["smart"]},
+    {"name": "there", "token": "ts-there-0123456789a", "allowed_agents": ["smart", "other/*"]},
     {"name": "chat", "token": "ts-chat-0123456789ab", "allowed_endpoints": ["POST /v1/chat/completions"]},
 ]
 ASKED = ["GET /proxy/acme/v1/models", "GET /proxy/acme/v1/models/a/b", "POST /proxy/acme/v1/x", "GET /proxy/other/v1/models"]
@@ -264,6 +266,8 @@ ASKED = ["GET /proxy/acme/v1/models", "GET /proxy/acme/v1/models/a/b", "POST /pr
         ("get", [ASKED[0], ASKED[1], ASKED[3]]),
         ("acme", ASKED[:3]),
         ("middle", [ASKED[2]]),
+        ("bound", []),
+        ("there", [ASKED[3]]),
         ("chat", []),
     ],
 )
