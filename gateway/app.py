@@ -18,12 +18,25 @@ from typing import Any, cast
 
 from opentelemetry.sdk.trace import SpanProcessor
 from prometheus_client import CollectorRegistry
-from twinspan.v1 import admin_pb2, batches_pb2, chat_pb2, embeddings_pb2, files_pb2, models_pb2, moderations_pb2, rerank_pb2
+from twinspan.v1 import (
+    admin_pb2,
+    batches_pb2,
+    chat_pb2,
+    completions_pb2,
+    embeddings_pb2,
+    files_pb2,
+    images_pb2,
+    models_pb2,
+    moderations_pb2,
+    rerank_pb2,
+)
 from twinspan.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
 from twinspan.v1.batches_pb2_grpc import add_BatchesServiceServicer_to_server
 from twinspan.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
+from twinspan.v1.completions_pb2_grpc import add_CompletionsServiceServicer_to_server
 from twinspan.v1.embeddings_pb2_grpc import add_EmbeddingsServiceServicer_to_server
 from twinspan.v1.files_pb2_grpc import add_FilesServiceServicer_to_server
+from twinspan.v1.images_pb2_grpc import add_ImagesServiceServicer_to_server
 from twinspan.v1.models_pb2_grpc import add_ModelsServiceServicer_to_server
 from twinspan.v1.moderations_pb2_grpc import add_ModerationsServiceServicer_to_server
 from twinspan.v1.rerank_pb2_grpc import add_RerankServiceServicer_to_server
@@ -57,8 +70,10 @@ from gateway.server import GrpcServer, ServerSettings, ServerStartError, TlsFile
 from gateway.services.admin import AdminService
 from gateway.services.batches import BatchesService
 from gateway.services.chat import ChatService
+from gateway.services.completions import CompletionsService
 from gateway.services.embeddings import EmbeddingsService
 from gateway.services.files import FilesService
+from gateway.services.images import ImagesService
 from gateway.services.models import ModelsService
 from gateway.services.moderations import ModerationsService
 from gateway.services.rerank import RerankService
@@ -333,7 +348,18 @@ class Core:
 
     def _register_services(self) -> HandlerRegistry:
         tracing = Tracing(self._export.tracer_provider)
-        files = (admin_pb2, batches_pb2, chat_pb2, embeddings_pb2, files_pb2, models_pb2, moderations_pb2, rerank_pb2)
+        files = (
+            admin_pb2,
+            batches_pb2,
+            chat_pb2,
+            completions_pb2,
+            embeddings_pb2,
+            files_pb2,
+            images_pb2,
+            models_pb2,
+            moderations_pb2,
+            rerank_pb2,
+        )
         descriptors = [file.DESCRIPTOR for file in files]
         policy = Policy(service for file in descriptors for service in file.services_by_name.values())
         edge = Edge(policy, lambda: self._keys, self._recorder, tracing, self._delegation)
@@ -344,6 +370,8 @@ class Core:
         add_ChatServiceServicer_to_server(cast("Any", ChatService(exchange)), server)
         add_EmbeddingsServiceServicer_to_server(cast("Any", EmbeddingsService(exchange)), server)
         add_ModerationsServiceServicer_to_server(cast("Any", ModerationsService(exchange)), server)
+        add_CompletionsServiceServicer_to_server(cast("Any", CompletionsService(exchange)), server)
+        add_ImagesServiceServicer_to_server(cast("Any", ImagesService(exchange)), server)
         add_RerankServiceServicer_to_server(cast("Any", RerankService(exchange)), server)
         add_ModelsServiceServicer_to_server(cast("Any", ModelsService(lambda: self._catalogue)), server)
         add_FilesServiceServicer_to_server(cast("Any", FilesService(self._files)), server)

@@ -29,6 +29,10 @@ _DIALECT_ROUTES: Mapping[str, tuple[str, ...]] = {
     "/twinspan.v1.ChatService/Complete": _CHAT_ROUTES,
     "/twinspan.v1.ChatService/Stream": _CHAT_ROUTES,
     "/twinspan.v1.BatchesService/Create": ("POST /v1/batches",),
+    "/twinspan.v1.CompletionsService/Complete": ("POST /v1/completions",),
+    "/twinspan.v1.CompletionsService/Stream": ("POST /v1/completions",),
+    "/twinspan.v1.ImagesService/Generate": ("POST /v1/images/generations",),
+    "/twinspan.v1.ImagesService/GenerateStream": ("POST /v1/images/generations",),
     "/twinspan.v1.FilesService/Upload": ("POST /v1/files",),
     "/twinspan.v1.FilesService/Download": ("GET /v1/files/{id}/content",),
 }
