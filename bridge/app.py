@@ -31,6 +31,7 @@ from bridge import transcoding
 from bridge.lines import Lines
 from bridge.router import Endpoint, Router
 from bridge.routes import batches, files, models
+from bridge.routes.audio import AudioRoutes
 from bridge.routes.batches import BatchesRoutes
 from bridge.routes.chat import ChatRoutes
 from bridge.routes.documents import DocumentRoutes
@@ -77,6 +78,7 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
     documents = DocumentRoutes()
     stored = FilesRoutes(channel)
     started = BatchesRoutes(channel)
+    audio = AudioRoutes(channel)
     keepalive = settings.keepalive_seconds
     completing = completions_pb2.DESCRIPTOR.services_by_name["CompletionsService"]
     completions = JsonStreamRoute(completing, CompletionsServiceStub(channel), "Complete", "Stream", keepalive, has_done=True)
@@ -86,6 +88,7 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
     unavailable = (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)
     for endpoint in (
         Endpoint("POST", "/v1/chat/completions", chat.completions, chat.rpcs),
+        Endpoint("POST", "/v1/audio/speech", audio.speech, (audio.speak,), gives="application/octet-stream"),
         Endpoint("POST", "/v1/completions", completions.handle, completions.rpcs),
         Endpoint("POST", "/v1/images/generations", generations.handle, generations.rpcs),
         Endpoint("POST", "/v1/batches", started.create, (started.rpc,)),

@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 from prometheus_client import CollectorRegistry
 from twinspan.v1 import (
     admin_pb2,
+    audio_pb2,
     batches_pb2,
     chat_pb2,
     completions_pb2,
@@ -31,6 +32,7 @@ from twinspan.v1 import (
     rerank_pb2,
 )
 from twinspan.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
+from twinspan.v1.audio_pb2_grpc import add_AudioServiceServicer_to_server
 from twinspan.v1.batches_pb2_grpc import add_BatchesServiceServicer_to_server
 from twinspan.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
 from twinspan.v1.completions_pb2_grpc import add_CompletionsServiceServicer_to_server
@@ -68,6 +70,7 @@ from gateway.rpc.edge import Edge
 from gateway.rpc.registry import HandlerRegistry
 from gateway.server import GrpcServer, ServerSettings, ServerStartError, TlsFiles
 from gateway.services.admin import AdminService
+from gateway.services.audio import AudioService
 from gateway.services.batches import BatchesService
 from gateway.services.chat import ChatService
 from gateway.services.completions import CompletionsService
@@ -350,6 +353,8 @@ class Core:
         tracing = Tracing(self._export.tracer_provider)
         files = (
             admin_pb2,
+            audio_pb2,
+            audio_pb2,
             batches_pb2,
             chat_pb2,
             completions_pb2,
@@ -372,6 +377,7 @@ class Core:
         add_ModerationsServiceServicer_to_server(cast("Any", ModerationsService(exchange)), server)
         add_CompletionsServiceServicer_to_server(cast("Any", CompletionsService(exchange)), server)
         add_ImagesServiceServicer_to_server(cast("Any", ImagesService(exchange)), server)
+        add_AudioServiceServicer_to_server(cast("Any", AudioService(exchange)), server)
         add_RerankServiceServicer_to_server(cast("Any", RerankService(exchange)), server)
         add_ModelsServiceServicer_to_server(cast("Any", ModelsService(lambda: self._catalogue)), server)
         add_FilesServiceServicer_to_server(cast("Any", FilesService(self._files)), server)

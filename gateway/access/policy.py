@@ -29,6 +29,7 @@ _DIALECT_ROUTES: Mapping[str, tuple[str, ...]] = {
     "/twinspan.v1.ChatService/Complete": _CHAT_ROUTES,
     "/twinspan.v1.ChatService/Stream": _CHAT_ROUTES,
     "/twinspan.v1.BatchesService/Create": ("POST /v1/batches",),
+    "/twinspan.v1.AudioService/Speak": ("POST /v1/audio/speech",),
     "/twinspan.v1.CompletionsService/Complete": ("POST /v1/completions",),
     "/twinspan.v1.CompletionsService/Stream": ("POST /v1/completions",),
     "/twinspan.v1.ImagesService/Generate": ("POST /v1/images/generations",),

@@ -94,10 +94,15 @@ def by_path(scripts: Mapping[str, Script]) -> Script:
     return script
 
 
+async def _spoken() -> web.StreamResponse:
+    return web.Response(body=b"RIFF", content_type="audio/wav")
+
+
 OTHERS: Mapping[str, Script] = {
     "/v1/moderations": whole({"id": "modr-1", "model": "omni-1", "results": [{"flagged": False, "categories": {}}]}),
     "/v1/completions": whole({"id": "cmpl-1", "choices": [{"index": 0, "text": "Hi.", "finish_reason": "stop"}]}),
     "/v1/images/generations": whole({"created": 1, "data": [{"b64_json": "AAAA"}]}),
+    "/v1/audio/speech": lambda _http, _request: _spoken(),
     "/v1/rerank": whole({"id": "rr-1", "results": [{"index": 0, "relevance_score": 0.5}]}),
 }
 """What a provider says where it is asked for something else than a chat, by path."""
