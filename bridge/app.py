@@ -8,6 +8,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from prometheus_client import CollectorRegistry
 from twinspan.v1 import (
     admin_pb2,
+    audio_pb2,
     batches_pb2,
     completions_pb2,
     embeddings_pb2,
@@ -18,6 +19,7 @@ from twinspan.v1 import (
     rerank_pb2,
 )
 from twinspan.v1.admin_pb2_grpc import AdminServiceStub
+from twinspan.v1.audio_pb2_grpc import AudioServiceStub
 from twinspan.v1.batches_pb2_grpc import BatchesServiceStub
 from twinspan.v1.completions_pb2_grpc import CompletionsServiceStub
 from twinspan.v1.embeddings_pb2_grpc import EmbeddingsServiceStub
@@ -36,6 +38,7 @@ from bridge.routes.batches import BatchesRoutes
 from bridge.routes.chat import ChatRoutes
 from bridge.routes.documents import DocumentRoutes
 from bridge.routes.files import FilesRoutes
+from bridge.routes.forms import FormRoute
 from bridge.routes.json_streams import JsonStreamRoute
 from bridge.routes.operations import OperationsRoutes
 from bridge.server import BridgeServer, ServerSettings
@@ -101,6 +104,15 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
         Endpoint("GET", "/docs", documents.page, summary="Shows this description to people."),
     ):
         router.add(endpoint)
+    sounding = audio_pb2.DESCRIPTOR.services_by_name["AudioService"]
+    for service, taker, name, path in (
+        (sounding, AudioServiceStub(channel), "Transcribe", "/v1/audio/transcriptions"),
+        (sounding, AudioServiceStub(channel), "Translate", "/v1/audio/translations"),
+        (imaging, ImagesServiceStub(channel), "Edit", "/v1/images/edits"),
+        (imaging, ImagesServiceStub(channel), "Vary", "/v1/images/variations"),
+    ):
+        form = FormRoute(service.methods_by_name[name], taker)
+        router.add(Endpoint("POST", path, form.handle, form.rpcs, takes="multipart/form-data", gives="*/*"))
     for descriptor, stub, renderers in (
         (embeddings_pb2.DESCRIPTOR.services_by_name["EmbeddingsService"], EmbeddingsServiceStub(channel), {}),
         (moderations_pb2.DESCRIPTOR.services_by_name["ModerationsService"], ModerationsServiceStub(channel), {}),

@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from twinspan.v1 import annotations_pb2 as twinspan_dot_v1_dot_annotations__pb2
+from twinspan.v1 import forms_pb2 as twinspan_dot_v1_dot_forms__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17twinspan/v1/audio.proto\x12\x0btwinspan.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dtwinspan/v1/annotations.proto\"\xb3\x03\n\x0cSpeakRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x05input\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12>\n\x05voice\x18\x03 \x01(\tB*\xb2\xbb\x18&{\"type\": [\"string\", \"object\", \"null\"]}H\x00\x88\x01\x01\x12\x19\n\x0cinstructions\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x1c\n\x0fresponse_format\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x12\n\x05speed\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x1a\n\rstream_format\x18\x07 \x01(\tH\x04\x88\x01\x01\x12\x33\n\x05\x65xtra\x18\x0f \x03(\x0b\x32$.twinspan.v1.SpeakRequest.ExtraEntry\x12\x18\n\x0bopenai_json\x18\x14 \x01(\x0cH\x05\x88\x01\x01\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_voiceB\x0f\n\r_instructionsB\x12\n\x10_response_formatB\x08\n\x06_speedB\x10\n\x0e_stream_formatB\x0e\n\x0c_openai_json\"6\n\rSpeakResponse\x12\x14\n\x0c\x63ontent_type\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x32V\n\x0c\x41udioService\x12\x46\n\x05Speak\x12\x19.twinspan.v1.SpeakRequest\x1a\x1a.twinspan.v1.SpeakResponse\"\x04\xa8\xbb\x18\x03\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17twinspan/v1/audio.proto\x12\x0btwinspan.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dtwinspan/v1/annotations.proto\x1a\x17twinspan/v1/forms.proto\"\xb3\x03\n\x0cSpeakRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x05input\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12>\n\x05voice\x18\x03 \x01(\tB*\xb2\xbb\x18&{\"type\": [\"string\", \"object\", \"null\"]}H\x00\x88\x01\x01\x12\x19\n\x0cinstructions\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x1c\n\x0fresponse_format\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x12\n\x05speed\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x1a\n\rstream_format\x18\x07 \x01(\tH\x04\x88\x01\x01\x12\x33\n\x05\x65xtra\x18\x0f \x03(\x0b\x32$.twinspan.v1.SpeakRequest.ExtraEntry\x12\x18\n\x0bopenai_json\x18\x14 \x01(\x0cH\x05\x88\x01\x01\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_voiceB\x0f\n\r_instructionsB\x12\n\x10_response_formatB\x08\n\x06_speedB\x10\n\x0e_stream_formatB\x0e\n\x0c_openai_json\"6\n\rSpeakResponse\x12\x14\n\x0c\x63ontent_type\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\":\n\x11TranscribeRequest\x12%\n\x05piece\x18\x01 \x01(\x0b\x32\x16.twinspan.v1.FormPiece\"D\n\x12TranscribeResponse\x12&\n\x05piece\x18\x01 \x01(\x0b\x32\x17.twinspan.v1.FormAnswer:\x06\xaa\xbb\x18\x02{}\"9\n\x10TranslateRequest\x12%\n\x05piece\x18\x01 \x01(\x0b\x32\x16.twinspan.v1.FormPiece\"C\n\x11TranslateResponse\x12&\n\x05piece\x18\x01 \x01(\x0b\x32\x17.twinspan.v1.FormAnswer:\x06\xaa\xbb\x18\x02{}2\x85\x02\n\x0c\x41udioService\x12\x46\n\x05Speak\x12\x19.twinspan.v1.SpeakRequest\x1a\x1a.twinspan.v1.SpeakResponse\"\x04\xa8\xbb\x18\x03\x30\x01\x12W\n\nTranscribe\x12\x1e.twinspan.v1.TranscribeRequest\x1a\x1f.twinspan.v1.TranscribeResponse\"\x04\xa8\xbb\x18\x03(\x01\x30\x01\x12T\n\tTranslate\x12\x1d.twinspan.v1.TranslateRequest\x1a\x1e.twinspan.v1.TranslateResponse\"\x04\xa8\xbb\x18\x03(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,14 +40,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SPEAKREQUEST'].fields_by_name['input']._serialized_options = b'\342A\001\002'
   _globals['_SPEAKREQUEST'].fields_by_name['voice']._loaded_options = None
   _globals['_SPEAKREQUEST'].fields_by_name['voice']._serialized_options = b'\262\273\030&{\"type\": [\"string\", \"object\", \"null\"]}'
+  _globals['_TRANSCRIBERESPONSE']._loaded_options = None
+  _globals['_TRANSCRIBERESPONSE']._serialized_options = b'\252\273\030\002{}'
+  _globals['_TRANSLATERESPONSE']._loaded_options = None
+  _globals['_TRANSLATERESPONSE']._serialized_options = b'\252\273\030\002{}'
   _globals['_AUDIOSERVICE'].methods_by_name['Speak']._loaded_options = None
   _globals['_AUDIOSERVICE'].methods_by_name['Speak']._serialized_options = b'\250\273\030\003'
-  _globals['_SPEAKREQUEST']._serialized_start=105
-  _globals['_SPEAKREQUEST']._serialized_end=540
-  _globals['_SPEAKREQUEST_EXTRAENTRY']._serialized_start=405
-  _globals['_SPEAKREQUEST_EXTRAENTRY']._serialized_end=449
-  _globals['_SPEAKRESPONSE']._serialized_start=542
-  _globals['_SPEAKRESPONSE']._serialized_end=596
-  _globals['_AUDIOSERVICE']._serialized_start=598
-  _globals['_AUDIOSERVICE']._serialized_end=684
+  _globals['_AUDIOSERVICE'].methods_by_name['Transcribe']._loaded_options = None
+  _globals['_AUDIOSERVICE'].methods_by_name['Transcribe']._serialized_options = b'\250\273\030\003'
+  _globals['_AUDIOSERVICE'].methods_by_name['Translate']._loaded_options = None
+  _globals['_AUDIOSERVICE'].methods_by_name['Translate']._serialized_options = b'\250\273\030\003'
+  _globals['_SPEAKREQUEST']._serialized_start=130
+  _globals['_SPEAKREQUEST']._serialized_end=565
+  _globals['_SPEAKREQUEST_EXTRAENTRY']._serialized_start=430
+  _globals['_SPEAKREQUEST_EXTRAENTRY']._serialized_end=474
+  _globals['_SPEAKRESPONSE']._serialized_start=567
+  _globals['_SPEAKRESPONSE']._serialized_end=621
+  _globals['_TRANSCRIBEREQUEST']._serialized_start=623
+  _globals['_TRANSCRIBEREQUEST']._serialized_end=681
+  _globals['_TRANSCRIBERESPONSE']._serialized_start=683
+  _globals['_TRANSCRIBERESPONSE']._serialized_end=751
+  _globals['_TRANSLATEREQUEST']._serialized_start=753
+  _globals['_TRANSLATEREQUEST']._serialized_end=810
+  _globals['_TRANSLATERESPONSE']._serialized_start=812
+  _globals['_TRANSLATERESPONSE']._serialized_end=879
+  _globals['_AUDIOSERVICE']._serialized_start=882
+  _globals['_AUDIOSERVICE']._serialized_end=1143
 # @@protoc_insertion_point(module_scope)

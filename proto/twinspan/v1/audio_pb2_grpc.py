@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AudioServiceStub:
-    """Speaks.
+    """Speaks, and writes down what is spoken.
 
     It sends the same trailing metadata as ChatService.
     """
@@ -42,10 +42,20 @@ class AudioServiceStub:
                 request_serializer=twinspan_dot_v1_dot_audio__pb2.SpeakRequest.SerializeToString,
                 response_deserializer=twinspan_dot_v1_dot_audio__pb2.SpeakResponse.FromString,
                 _registered_method=True)
+        self.Transcribe = channel.stream_stream(
+                '/twinspan.v1.AudioService/Transcribe',
+                request_serializer=twinspan_dot_v1_dot_audio__pb2.TranscribeRequest.SerializeToString,
+                response_deserializer=twinspan_dot_v1_dot_audio__pb2.TranscribeResponse.FromString,
+                _registered_method=True)
+        self.Translate = channel.stream_stream(
+                '/twinspan.v1.AudioService/Translate',
+                request_serializer=twinspan_dot_v1_dot_audio__pb2.TranslateRequest.SerializeToString,
+                response_deserializer=twinspan_dot_v1_dot_audio__pb2.TranslateResponse.FromString,
+                _registered_method=True)
 
 
 class AudioServiceServicer:
-    """Speaks.
+    """Speaks, and writes down what is spoken.
 
     It sends the same trailing metadata as ChatService.
     """
@@ -59,6 +69,24 @@ class AudioServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Transcribe(self, request_iterator, context):
+        """Writes down what is spoken in the audio file `file`. The form is sent on as it comes, and so is the answer, in whichever format was asked for: its
+        first message says what it is. Not repeated once the provider has been sent anything of the form. RESOURCE_EXHAUSTED
+        (`payload_too_large`) above `server.max_upload_bytes`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Translate(self, request_iterator, context):
+        """Does so in English, whatever language is spoken. The form is sent on as it comes, and so is the answer, in whichever format was asked for: its
+        first message says what it is. Not repeated once the provider has been sent anything of the form. RESOURCE_EXHAUSTED
+        (`payload_too_large`) above `server.max_upload_bytes`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AudioServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -66,6 +94,16 @@ def add_AudioServiceServicer_to_server(servicer, server):
                     servicer.Speak,
                     request_deserializer=twinspan_dot_v1_dot_audio__pb2.SpeakRequest.FromString,
                     response_serializer=twinspan_dot_v1_dot_audio__pb2.SpeakResponse.SerializeToString,
+            ),
+            'Transcribe': grpc.stream_stream_rpc_method_handler(
+                    servicer.Transcribe,
+                    request_deserializer=twinspan_dot_v1_dot_audio__pb2.TranscribeRequest.FromString,
+                    response_serializer=twinspan_dot_v1_dot_audio__pb2.TranscribeResponse.SerializeToString,
+            ),
+            'Translate': grpc.stream_stream_rpc_method_handler(
+                    servicer.Translate,
+                    request_deserializer=twinspan_dot_v1_dot_audio__pb2.TranslateRequest.FromString,
+                    response_serializer=twinspan_dot_v1_dot_audio__pb2.TranslateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -76,7 +114,7 @@ def add_AudioServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AudioService:
-    """Speaks.
+    """Speaks, and writes down what is spoken.
 
     It sends the same trailing metadata as ChatService.
     """
@@ -98,6 +136,60 @@ class AudioService:
             '/twinspan.v1.AudioService/Speak',
             twinspan_dot_v1_dot_audio__pb2.SpeakRequest.SerializeToString,
             twinspan_dot_v1_dot_audio__pb2.SpeakResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Transcribe(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/twinspan.v1.AudioService/Transcribe',
+            twinspan_dot_v1_dot_audio__pb2.TranscribeRequest.SerializeToString,
+            twinspan_dot_v1_dot_audio__pb2.TranscribeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Translate(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/twinspan.v1.AudioService/Translate',
+            twinspan_dot_v1_dot_audio__pb2.TranslateRequest.SerializeToString,
+            twinspan_dot_v1_dot_audio__pb2.TranslateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AudioServiceStub:
-    """Speaks.
+    """Speaks, and writes down what is spoken.
 
     It sends the same trailing metadata as ChatService.
     """
@@ -41,10 +41,20 @@ class AudioServiceStub:
     first message arrives with the first audio, so an error before it has a status of its own and nothing else; an error after it ends
     the stream with that status.
     """
+    Transcribe: _grpc.StreamStreamMultiCallable[_audio_pb2.TranscribeRequest, _audio_pb2.TranscribeResponse]
+    """Writes down what is spoken in the audio file `file`. The form is sent on as it comes, and so is the answer, in whichever format was asked for: its
+    first message says what it is. Not repeated once the provider has been sent anything of the form. RESOURCE_EXHAUSTED
+    (`payload_too_large`) above `server.max_upload_bytes`.
+    """
+    Translate: _grpc.StreamStreamMultiCallable[_audio_pb2.TranslateRequest, _audio_pb2.TranslateResponse]
+    """Does so in English, whatever language is spoken. The form is sent on as it comes, and so is the answer, in whichever format was asked for: its
+    first message says what it is. Not repeated once the provider has been sent anything of the form. RESOURCE_EXHAUSTED
+    (`payload_too_large`) above `server.max_upload_bytes`.
+    """
 
 @_typing.type_check_only
 class AudioServiceAsyncStub(AudioServiceStub):
-    """Speaks.
+    """Speaks, and writes down what is spoken.
 
     It sends the same trailing metadata as ChatService.
     """
@@ -55,9 +65,19 @@ class AudioServiceAsyncStub(AudioServiceStub):
     first message arrives with the first audio, so an error before it has a status of its own and nothing else; an error after it ends
     the stream with that status.
     """
+    Transcribe: _aio.StreamStreamMultiCallable[_audio_pb2.TranscribeRequest, _audio_pb2.TranscribeResponse]  # type: ignore[assignment]
+    """Writes down what is spoken in the audio file `file`. The form is sent on as it comes, and so is the answer, in whichever format was asked for: its
+    first message says what it is. Not repeated once the provider has been sent anything of the form. RESOURCE_EXHAUSTED
+    (`payload_too_large`) above `server.max_upload_bytes`.
+    """
+    Translate: _aio.StreamStreamMultiCallable[_audio_pb2.TranslateRequest, _audio_pb2.TranslateResponse]  # type: ignore[assignment]
+    """Does so in English, whatever language is spoken. The form is sent on as it comes, and so is the answer, in whichever format was asked for: its
+    first message says what it is. Not repeated once the provider has been sent anything of the form. RESOURCE_EXHAUSTED
+    (`payload_too_large`) above `server.max_upload_bytes`.
+    """
 
 class AudioServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Speaks.
+    """Speaks, and writes down what is spoken.
 
     It sends the same trailing metadata as ChatService.
     """
@@ -71,6 +91,28 @@ class AudioServiceServicer(metaclass=_abc_1.ABCMeta):
         """Speaks a text: the audio comes as the provider makes it. Not idempotent, and not repeated once a provider may have acted on it. The
         first message arrives with the first audio, so an error before it has a status of its own and nothing else; an error after it ends
         the stream with that status.
+        """
+
+    @_abc_1.abstractmethod
+    def Transcribe(
+        self,
+        request_iterator: _MaybeAsyncIterator[_audio_pb2.TranscribeRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audio_pb2.TranscribeResponse], _abc.AsyncIterator[_audio_pb2.TranscribeResponse]]:
+        """Writes down what is spoken in the audio file `file`. The form is sent on as it comes, and so is the answer, in whichever format was asked for: its
+        first message says what it is. Not repeated once the provider has been sent anything of the form. RESOURCE_EXHAUSTED
+        (`payload_too_large`) above `server.max_upload_bytes`.
+        """
+
+    @_abc_1.abstractmethod
+    def Translate(
+        self,
+        request_iterator: _MaybeAsyncIterator[_audio_pb2.TranslateRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audio_pb2.TranslateResponse], _abc.AsyncIterator[_audio_pb2.TranslateResponse]]:
+        """Does so in English, whatever language is spoken. The form is sent on as it comes, and so is the answer, in whichever format was asked for: its
+        first message says what it is. Not repeated once the provider has been sent anything of the form. RESOURCE_EXHAUSTED
+        (`payload_too_large`) above `server.max_upload_bytes`.
         """
 
 def add_AudioServiceServicer_to_server(servicer: AudioServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,9 +26,10 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from twinspan.v1 import annotations_pb2 as twinspan_dot_v1_dot_annotations__pb2
 from twinspan.v1 import content_pb2 as twinspan_dot_v1_dot_content__pb2
 from twinspan.v1 import events_pb2 as twinspan_dot_v1_dot_events__pb2
+from twinspan.v1 import forms_pb2 as twinspan_dot_v1_dot_forms__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18twinspan/v1/images.proto\x12\x0btwinspan.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dtwinspan/v1/annotations.proto\x1a\x19twinspan/v1/content.proto\x1a\x18twinspan/v1/events.proto\"\x8f\x04\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x06prompt\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12V\n\x01n\x18\x03 \x01(\x05\x42\x46\xb2\xbb\x18\x42{\"type\": [\"integer\", \"null\"], \"minimum\": 1, \"maximum\": 2147483647}H\x00\x88\x01\x01\x12\x11\n\x04size\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x07quality\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x1c\n\x0fresponse_format\x18\x06 \x01(\tH\x03\x88\x01\x01\x12\x1b\n\x0epartial_images\x18\x07 \x01(\x05H\x04\x88\x01\x01\x12\x65\n\x05\x65xtra\x18\x0f \x03(\x0b\x32\'.twinspan.v1.GenerateRequest.ExtraEntryB-\xb2\xbb\x18){\"stream\": {\"type\": [\"boolean\", \"null\"]}}\x12\x18\n\x0bopenai_json\x18\x14 \x01(\x0cH\x05\x88\x01\x01\x12\x1a\n\x12\x61\x63\x63\x65pt_openai_json\x18\x15 \x01(\x08\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x04\n\x02_nB\x07\n\x05_sizeB\n\n\x08_qualityB\x12\n\x10_response_formatB\x11\n\x0f_partial_imagesB\x0e\n\x0c_openai_json\"\xe2\x02\n\x10GenerateResponse\x12\x0f\n\x07\x63reated\x18\x01 \x01(\x03\x12)\n\x04\x64\x61ta\x18\x02 \x03(\x0b\x32\x1b.twinspan.v1.GeneratedImage\x12!\n\x05usage\x18\x03 \x01(\x0b\x32\x12.twinspan.v1.Usage\x12\x37\n\x05\x65xtra\x18\x0f \x03(\x0b\x32(.twinspan.v1.GenerateResponse.ExtraEntry\x12\x18\n\x0bopenai_json\x18\x14 \x01(\x0cH\x00\x88\x01\x01\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:^\xaa\xbb\x18Z{\"type\": \"object\", \"properties\": {\"data\": {\"type\": \"array\", \"items\": {\"type\": \"object\"}}}}B\x0e\n\x0c_openai_json\"\xe3\x01\n\x0eGeneratedImage\x12\x15\n\x08\x62\x36\x34_json\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x03url\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x1b\n\x0erevised_prompt\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x35\n\x05\x65xtra\x18\x0f \x03(\x0b\x32&.twinspan.v1.GeneratedImage.ExtraEntry\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_b64_jsonB\x06\n\x04_urlB\x11\n\x0f_revised_prompt\"D\n\x15GenerateStreamRequest\x12+\n\x05image\x18\x01 \x01(\x0b\x32\x1c.twinspan.v1.GenerateRequest\"\x8a\x01\n\x16GenerateStreamResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.twinspan.v1.JsonEvent\x12&\n\x05usage\x18\x02 \x01(\x0b\x32\x12.twinspan.v1.UsageH\x00\x88\x01\x01:\x16\xaa\xbb\x18\x12{\"type\": \"object\"}B\x08\n\x06_usage2\xc1\x01\n\rImagesService\x12M\n\x08Generate\x12\x1c.twinspan.v1.GenerateRequest\x1a\x1d.twinspan.v1.GenerateResponse\"\x04\xa8\xbb\x18\x03\x12\x61\n\x0eGenerateStream\x12\".twinspan.v1.GenerateStreamRequest\x1a#.twinspan.v1.GenerateStreamResponse\"\x04\xa8\xbb\x18\x03\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18twinspan/v1/images.proto\x12\x0btwinspan.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dtwinspan/v1/annotations.proto\x1a\x19twinspan/v1/content.proto\x1a\x18twinspan/v1/events.proto\x1a\x17twinspan/v1/forms.proto\"\x8f\x04\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x06prompt\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12V\n\x01n\x18\x03 \x01(\x05\x42\x46\xb2\xbb\x18\x42{\"type\": [\"integer\", \"null\"], \"minimum\": 1, \"maximum\": 2147483647}H\x00\x88\x01\x01\x12\x11\n\x04size\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x07quality\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x1c\n\x0fresponse_format\x18\x06 \x01(\tH\x03\x88\x01\x01\x12\x1b\n\x0epartial_images\x18\x07 \x01(\x05H\x04\x88\x01\x01\x12\x65\n\x05\x65xtra\x18\x0f \x03(\x0b\x32\'.twinspan.v1.GenerateRequest.ExtraEntryB-\xb2\xbb\x18){\"stream\": {\"type\": [\"boolean\", \"null\"]}}\x12\x18\n\x0bopenai_json\x18\x14 \x01(\x0cH\x05\x88\x01\x01\x12\x1a\n\x12\x61\x63\x63\x65pt_openai_json\x18\x15 \x01(\x08\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x04\n\x02_nB\x07\n\x05_sizeB\n\n\x08_qualityB\x12\n\x10_response_formatB\x11\n\x0f_partial_imagesB\x0e\n\x0c_openai_json\"\xe2\x02\n\x10GenerateResponse\x12\x0f\n\x07\x63reated\x18\x01 \x01(\x03\x12)\n\x04\x64\x61ta\x18\x02 \x03(\x0b\x32\x1b.twinspan.v1.GeneratedImage\x12!\n\x05usage\x18\x03 \x01(\x0b\x32\x12.twinspan.v1.Usage\x12\x37\n\x05\x65xtra\x18\x0f \x03(\x0b\x32(.twinspan.v1.GenerateResponse.ExtraEntry\x12\x18\n\x0bopenai_json\x18\x14 \x01(\x0cH\x00\x88\x01\x01\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:^\xaa\xbb\x18Z{\"type\": \"object\", \"properties\": {\"data\": {\"type\": \"array\", \"items\": {\"type\": \"object\"}}}}B\x0e\n\x0c_openai_json\"\xe3\x01\n\x0eGeneratedImage\x12\x15\n\x08\x62\x36\x34_json\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x03url\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x1b\n\x0erevised_prompt\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x35\n\x05\x65xtra\x18\x0f \x03(\x0b\x32&.twinspan.v1.GeneratedImage.ExtraEntry\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_b64_jsonB\x06\n\x04_urlB\x11\n\x0f_revised_prompt\"D\n\x15GenerateStreamRequest\x12+\n\x05image\x18\x01 \x01(\x0b\x32\x1c.twinspan.v1.GenerateRequest\"\x8a\x01\n\x16GenerateStreamResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.twinspan.v1.JsonEvent\x12&\n\x05usage\x18\x02 \x01(\x0b\x32\x12.twinspan.v1.UsageH\x00\x88\x01\x01:\x16\xaa\xbb\x18\x12{\"type\": \"object\"}B\x08\n\x06_usage\"4\n\x0b\x45\x64itRequest\x12%\n\x05piece\x18\x01 \x01(\x0b\x32\x16.twinspan.v1.FormPiece\">\n\x0c\x45\x64itResponse\x12&\n\x05piece\x18\x01 \x01(\x0b\x32\x17.twinspan.v1.FormAnswer:\x06\xaa\xbb\x18\x02{}\"4\n\x0bVaryRequest\x12%\n\x05piece\x18\x01 \x01(\x0b\x32\x16.twinspan.v1.FormPiece\">\n\x0cVaryResponse\x12&\n\x05piece\x18\x01 \x01(\x0b\x32\x17.twinspan.v1.FormAnswer:\x06\xaa\xbb\x18\x02{}2\xcf\x02\n\rImagesService\x12M\n\x08Generate\x12\x1c.twinspan.v1.GenerateRequest\x1a\x1d.twinspan.v1.GenerateResponse\"\x04\xa8\xbb\x18\x03\x12\x61\n\x0eGenerateStream\x12\".twinspan.v1.GenerateStreamRequest\x1a#.twinspan.v1.GenerateStreamResponse\"\x04\xa8\xbb\x18\x03\x30\x01\x12\x45\n\x04\x45\x64it\x12\x18.twinspan.v1.EditRequest\x1a\x19.twinspan.v1.EditResponse\"\x04\xa8\xbb\x18\x03(\x01\x30\x01\x12\x45\n\x04Vary\x12\x18.twinspan.v1.VaryRequest\x1a\x19.twinspan.v1.VaryResponse\"\x04\xa8\xbb\x18\x03(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,26 +52,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATEDIMAGE_EXTRAENTRY']._serialized_options = b'8\001'
   _globals['_GENERATESTREAMRESPONSE']._loaded_options = None
   _globals['_GENERATESTREAMRESPONSE']._serialized_options = b'\252\273\030\022{\"type\": \"object\"}'
+  _globals['_EDITRESPONSE']._loaded_options = None
+  _globals['_EDITRESPONSE']._serialized_options = b'\252\273\030\002{}'
+  _globals['_VARYRESPONSE']._loaded_options = None
+  _globals['_VARYRESPONSE']._serialized_options = b'\252\273\030\002{}'
   _globals['_IMAGESSERVICE'].methods_by_name['Generate']._loaded_options = None
   _globals['_IMAGESSERVICE'].methods_by_name['Generate']._serialized_options = b'\250\273\030\003'
   _globals['_IMAGESSERVICE'].methods_by_name['GenerateStream']._loaded_options = None
   _globals['_IMAGESSERVICE'].methods_by_name['GenerateStream']._serialized_options = b'\250\273\030\003'
-  _globals['_GENERATEREQUEST']._serialized_start=159
-  _globals['_GENERATEREQUEST']._serialized_end=686
-  _globals['_GENERATEREQUEST_EXTRAENTRY']._serialized_start=560
-  _globals['_GENERATEREQUEST_EXTRAENTRY']._serialized_end=604
-  _globals['_GENERATERESPONSE']._serialized_start=689
-  _globals['_GENERATERESPONSE']._serialized_end=1043
-  _globals['_GENERATERESPONSE_EXTRAENTRY']._serialized_start=560
-  _globals['_GENERATERESPONSE_EXTRAENTRY']._serialized_end=604
-  _globals['_GENERATEDIMAGE']._serialized_start=1046
-  _globals['_GENERATEDIMAGE']._serialized_end=1273
-  _globals['_GENERATEDIMAGE_EXTRAENTRY']._serialized_start=560
-  _globals['_GENERATEDIMAGE_EXTRAENTRY']._serialized_end=604
-  _globals['_GENERATESTREAMREQUEST']._serialized_start=1275
-  _globals['_GENERATESTREAMREQUEST']._serialized_end=1343
-  _globals['_GENERATESTREAMRESPONSE']._serialized_start=1346
-  _globals['_GENERATESTREAMRESPONSE']._serialized_end=1484
-  _globals['_IMAGESSERVICE']._serialized_start=1487
-  _globals['_IMAGESSERVICE']._serialized_end=1680
+  _globals['_IMAGESSERVICE'].methods_by_name['Edit']._loaded_options = None
+  _globals['_IMAGESSERVICE'].methods_by_name['Edit']._serialized_options = b'\250\273\030\003'
+  _globals['_IMAGESSERVICE'].methods_by_name['Vary']._loaded_options = None
+  _globals['_IMAGESSERVICE'].methods_by_name['Vary']._serialized_options = b'\250\273\030\003'
+  _globals['_GENERATEREQUEST']._serialized_start=184
+  _globals['_GENERATEREQUEST']._serialized_end=711
+  _globals['_GENERATEREQUEST_EXTRAENTRY']._serialized_start=585
+  _globals['_GENERATEREQUEST_EXTRAENTRY']._serialized_end=629
+  _globals['_GENERATERESPONSE']._serialized_start=714
+  _globals['_GENERATERESPONSE']._serialized_end=1068
+  _globals['_GENERATERESPONSE_EXTRAENTRY']._serialized_start=585
+  _globals['_GENERATERESPONSE_EXTRAENTRY']._serialized_end=629
+  _globals['_GENERATEDIMAGE']._serialized_start=1071
+  _globals['_GENERATEDIMAGE']._serialized_end=1298
+  _globals['_GENERATEDIMAGE_EXTRAENTRY']._serialized_start=585
+  _globals['_GENERATEDIMAGE_EXTRAENTRY']._serialized_end=629
+  _globals['_GENERATESTREAMREQUEST']._serialized_start=1300
+  _globals['_GENERATESTREAMREQUEST']._serialized_end=1368
+  _globals['_GENERATESTREAMRESPONSE']._serialized_start=1371
+  _globals['_GENERATESTREAMRESPONSE']._serialized_end=1509
+  _globals['_EDITREQUEST']._serialized_start=1511
+  _globals['_EDITREQUEST']._serialized_end=1563
+  _globals['_EDITRESPONSE']._serialized_start=1565
+  _globals['_EDITRESPONSE']._serialized_end=1627
+  _globals['_VARYREQUEST']._serialized_start=1629
+  _globals['_VARYREQUEST']._serialized_end=1681
+  _globals['_VARYRESPONSE']._serialized_start=1683
+  _globals['_VARYRESPONSE']._serialized_end=1745
+  _globals['_IMAGESSERVICE']._serialized_start=1748
+  _globals['_IMAGESSERVICE']._serialized_end=2083
 # @@protoc_insertion_point(module_scope)

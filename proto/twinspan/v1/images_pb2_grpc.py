@@ -48,6 +48,16 @@ class ImagesServiceStub:
                 request_serializer=twinspan_dot_v1_dot_images__pb2.GenerateStreamRequest.SerializeToString,
                 response_deserializer=twinspan_dot_v1_dot_images__pb2.GenerateStreamResponse.FromString,
                 _registered_method=True)
+        self.Edit = channel.stream_stream(
+                '/twinspan.v1.ImagesService/Edit',
+                request_serializer=twinspan_dot_v1_dot_images__pb2.EditRequest.SerializeToString,
+                response_deserializer=twinspan_dot_v1_dot_images__pb2.EditResponse.FromString,
+                _registered_method=True)
+        self.Vary = channel.stream_stream(
+                '/twinspan.v1.ImagesService/Vary',
+                request_serializer=twinspan_dot_v1_dot_images__pb2.VaryRequest.SerializeToString,
+                response_deserializer=twinspan_dot_v1_dot_images__pb2.VaryResponse.FromString,
+                _registered_method=True)
 
 
 class ImagesServiceServicer:
@@ -71,6 +81,24 @@ class ImagesServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Edit(self, request_iterator, context):
+        """Changes images: one or more files `image` or `image[]`, and perhaps a `mask`. The form is sent on as it comes, and so is the answer, in whichever format was asked for: its
+        first message says what it is. Not repeated once the provider has been sent anything of the form. RESOURCE_EXHAUSTED
+        (`payload_too_large`) above `server.max_upload_bytes`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Vary(self, request_iterator, context):
+        """Makes others like the file `image`. The form is sent on as it comes, and so is the answer, in whichever format was asked for: its
+        first message says what it is. Not repeated once the provider has been sent anything of the form. RESOURCE_EXHAUSTED
+        (`payload_too_large`) above `server.max_upload_bytes`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ImagesServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -83,6 +111,16 @@ def add_ImagesServiceServicer_to_server(servicer, server):
                     servicer.GenerateStream,
                     request_deserializer=twinspan_dot_v1_dot_images__pb2.GenerateStreamRequest.FromString,
                     response_serializer=twinspan_dot_v1_dot_images__pb2.GenerateStreamResponse.SerializeToString,
+            ),
+            'Edit': grpc.stream_stream_rpc_method_handler(
+                    servicer.Edit,
+                    request_deserializer=twinspan_dot_v1_dot_images__pb2.EditRequest.FromString,
+                    response_serializer=twinspan_dot_v1_dot_images__pb2.EditResponse.SerializeToString,
+            ),
+            'Vary': grpc.stream_stream_rpc_method_handler(
+                    servicer.Vary,
+                    request_deserializer=twinspan_dot_v1_dot_images__pb2.VaryRequest.FromString,
+                    response_serializer=twinspan_dot_v1_dot_images__pb2.VaryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -143,6 +181,60 @@ class ImagesService:
             '/twinspan.v1.ImagesService/GenerateStream',
             twinspan_dot_v1_dot_images__pb2.GenerateStreamRequest.SerializeToString,
             twinspan_dot_v1_dot_images__pb2.GenerateStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Edit(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/twinspan.v1.ImagesService/Edit',
+            twinspan_dot_v1_dot_images__pb2.EditRequest.SerializeToString,
+            twinspan_dot_v1_dot_images__pb2.EditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Vary(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/twinspan.v1.ImagesService/Vary',
+            twinspan_dot_v1_dot_images__pb2.VaryRequest.SerializeToString,
+            twinspan_dot_v1_dot_images__pb2.VaryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,16 @@ class ImagesServiceStub:
     """Makes images of a description. Not idempotent."""
     GenerateStream: _grpc.UnaryStreamMultiCallable[_images_pb2.GenerateStreamRequest, _images_pb2.GenerateStreamResponse]
     """The same, with partial images while it is being made, from providers that have such."""
+    Edit: _grpc.StreamStreamMultiCallable[_images_pb2.EditRequest, _images_pb2.EditResponse]
+    """Changes images: one or more files `image` or `image[]`, and perhaps a `mask`. The form is sent on as it comes, and so is the answer, in whichever format was asked for: its
+    first message says what it is. Not repeated once the provider has been sent anything of the form. RESOURCE_EXHAUSTED
+    (`payload_too_large`) above `server.max_upload_bytes`.
+    """
+    Vary: _grpc.StreamStreamMultiCallable[_images_pb2.VaryRequest, _images_pb2.VaryResponse]
+    """Makes others like the file `image`. The form is sent on as it comes, and so is the answer, in whichever format was asked for: its
+    first message says what it is. Not repeated once the provider has been sent anything of the form. RESOURCE_EXHAUSTED
+    (`payload_too_large`) above `server.max_upload_bytes`.
+    """
 
 @_typing.type_check_only
 class ImagesServiceAsyncStub(ImagesServiceStub):
@@ -55,6 +65,16 @@ class ImagesServiceAsyncStub(ImagesServiceStub):
     """Makes images of a description. Not idempotent."""
     GenerateStream: _aio.UnaryStreamMultiCallable[_images_pb2.GenerateStreamRequest, _images_pb2.GenerateStreamResponse]  # type: ignore[assignment]
     """The same, with partial images while it is being made, from providers that have such."""
+    Edit: _aio.StreamStreamMultiCallable[_images_pb2.EditRequest, _images_pb2.EditResponse]  # type: ignore[assignment]
+    """Changes images: one or more files `image` or `image[]`, and perhaps a `mask`. The form is sent on as it comes, and so is the answer, in whichever format was asked for: its
+    first message says what it is. Not repeated once the provider has been sent anything of the form. RESOURCE_EXHAUSTED
+    (`payload_too_large`) above `server.max_upload_bytes`.
+    """
+    Vary: _aio.StreamStreamMultiCallable[_images_pb2.VaryRequest, _images_pb2.VaryResponse]  # type: ignore[assignment]
+    """Makes others like the file `image`. The form is sent on as it comes, and so is the answer, in whichever format was asked for: its
+    first message says what it is. Not repeated once the provider has been sent anything of the form. RESOURCE_EXHAUSTED
+    (`payload_too_large`) above `server.max_upload_bytes`.
+    """
 
 class ImagesServiceServicer(metaclass=_abc_1.ABCMeta):
     """Makes images.
@@ -78,5 +98,27 @@ class ImagesServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_images_pb2.GenerateStreamResponse], _abc.AsyncIterator[_images_pb2.GenerateStreamResponse]]:
         """The same, with partial images while it is being made, from providers that have such."""
+
+    @_abc_1.abstractmethod
+    def Edit(
+        self,
+        request_iterator: _MaybeAsyncIterator[_images_pb2.EditRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_images_pb2.EditResponse], _abc.AsyncIterator[_images_pb2.EditResponse]]:
+        """Changes images: one or more files `image` or `image[]`, and perhaps a `mask`. The form is sent on as it comes, and so is the answer, in whichever format was asked for: its
+        first message says what it is. Not repeated once the provider has been sent anything of the form. RESOURCE_EXHAUSTED
+        (`payload_too_large`) above `server.max_upload_bytes`.
+        """
+
+    @_abc_1.abstractmethod
+    def Vary(
+        self,
+        request_iterator: _MaybeAsyncIterator[_images_pb2.VaryRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_images_pb2.VaryResponse], _abc.AsyncIterator[_images_pb2.VaryResponse]]:
+        """Makes others like the file `image`. The form is sent on as it comes, and so is the answer, in whichever format was asked for: its
+        first message says what it is. Not repeated once the provider has been sent anything of the form. RESOURCE_EXHAUSTED
+        (`payload_too_large`) above `server.max_upload_bytes`.
+        """
 
 def add_ImagesServiceServicer_to_server(servicer: ImagesServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
