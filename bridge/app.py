@@ -6,11 +6,25 @@ from http import HTTPStatus
 import grpc
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from prometheus_client import CollectorRegistry
-from twinspan.v1 import admin_pb2, batches_pb2, embeddings_pb2, files_pb2, models_pb2, moderations_pb2, rerank_pb2
+from twinspan.v1 import (
+    admin_pb2,
+    audio_pb2,
+    batches_pb2,
+    completions_pb2,
+    embeddings_pb2,
+    files_pb2,
+    images_pb2,
+    models_pb2,
+    moderations_pb2,
+    rerank_pb2,
+)
 from twinspan.v1.admin_pb2_grpc import AdminServiceStub
+from twinspan.v1.audio_pb2_grpc import AudioServiceStub
 from twinspan.v1.batches_pb2_grpc import BatchesServiceStub
+from twinspan.v1.completions_pb2_grpc import CompletionsServiceStub
 from twinspan.v1.embeddings_pb2_grpc import EmbeddingsServiceStub
 from twinspan.v1.files_pb2_grpc import FilesServiceStub
+from twinspan.v1.images_pb2_grpc import ImagesServiceStub
 from twinspan.v1.models_pb2_grpc import ModelsServiceStub
 from twinspan.v1.moderations_pb2_grpc import ModerationsServiceStub
 from twinspan.v1.rerank_pb2_grpc import RerankServiceStub
@@ -19,10 +33,13 @@ from bridge import transcoding
 from bridge.lines import Lines
 from bridge.router import Endpoint, Router
 from bridge.routes import batches, files, models
+from bridge.routes.audio import AudioRoutes
 from bridge.routes.batches import BatchesRoutes
 from bridge.routes.chat import ChatRoutes
 from bridge.routes.documents import DocumentRoutes
 from bridge.routes.files import FilesRoutes
+from bridge.routes.forms import FormRoute
+from bridge.routes.json_streams import JsonStreamRoute
 from bridge.routes.operations import OperationsRoutes
 from bridge.routes.proxy import ProxyRoutes
 from bridge.server import BridgeServer, ServerSettings
@@ -66,10 +83,19 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
     stored = FilesRoutes(channel)
     started = BatchesRoutes(channel)
     proxy = ProxyRoutes(channel)
+    audio = AudioRoutes(channel)
+    keepalive = settings.keepalive_seconds
+    completing = completions_pb2.DESCRIPTOR.services_by_name["CompletionsService"]
+    completions = JsonStreamRoute(completing, CompletionsServiceStub(channel), "Complete", "Stream", keepalive, has_done=True)
+    imaging = images_pb2.DESCRIPTOR.services_by_name["ImagesService"]
+    generations = JsonStreamRoute(imaging, ImagesServiceStub(channel), "Generate", "GenerateStream", keepalive, has_done=False)
     kept = files_pb2.DESCRIPTOR.services_by_name["FilesService"].methods_by_name
     unavailable = (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)
     for endpoint in (
         Endpoint("POST", "/v1/chat/completions", chat.completions, chat.rpcs),
+        Endpoint("POST", "/v1/audio/speech", audio.speech, (audio.speak,), gives="application/octet-stream"),
+        Endpoint("POST", "/v1/completions", completions.handle, completions.rpcs),
+        Endpoint("POST", "/v1/images/generations", generations.handle, generations.rpcs),
         Endpoint("POST", "/v1/batches", started.create, (started.rpc,)),
         Endpoint("POST", "/v1/files", stored.upload, (kept["Upload"],), takes="multipart/form-data"),
         Endpoint("GET", "/v1/files/{id}/content", stored.content, (kept["Download"],), gives="application/octet-stream"),
@@ -82,6 +108,15 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
         Endpoint("GET", "/docs", documents.page, summary="Shows this description to people."),
     ):
         router.add(endpoint)
+    sounding = audio_pb2.DESCRIPTOR.services_by_name["AudioService"]
+    for service, taker, name, path in (
+        (sounding, AudioServiceStub(channel), "Transcribe", "/v1/audio/transcriptions"),
+        (sounding, AudioServiceStub(channel), "Translate", "/v1/audio/translations"),
+        (imaging, ImagesServiceStub(channel), "Edit", "/v1/images/edits"),
+        (imaging, ImagesServiceStub(channel), "Vary", "/v1/images/variations"),
+    ):
+        form = FormRoute(service.methods_by_name[name], taker)
+        router.add(Endpoint("POST", path, form.handle, form.rpcs, takes="multipart/form-data", gives="*/*"))
     for descriptor, stub, renderers in (
         (embeddings_pb2.DESCRIPTOR.services_by_name["EmbeddingsService"], EmbeddingsServiceStub(channel), {}),
         (moderations_pb2.DESCRIPTOR.services_by_name["ModerationsService"], ModerationsServiceStub(channel), {}),

@@ -129,6 +129,14 @@ class Call:
         self._under_way = under_way
         return Upload(under_way)
 
+    def exchange(self, rpc: Rpc) -> "Exchange":
+        """Calls an RPC that takes a stream and gives one; it is cancelled with the request."""
+        metadata = self.metadata()
+        self._span.begin_client(rpc.name, metadata)
+        under_way: grpc.aio.StreamStreamCall[Any, Any] = rpc.invoke(metadata=metadata)
+        self._under_way = under_way
+        return Exchange(under_way)
+
     async def invite_body(self) -> None:
         """Tells a client that waits for it that its body is wanted, as curl does with a large one."""
         if self.http.headers.get("Expect", "").lower() == "100-continue":
@@ -184,6 +192,24 @@ class Call:
                 "The credential is malformed. Send 'Authorization: Bearer <token>' with the token as it was given to you.",
             )
         return f"{scheme} {token.strip()}"
+
+
+class Exchange:
+    """A stream of messages to the core, which answers with another once it has the first, or refuses it before."""
+
+    def __init__(self, under_way: "grpc.aio.StreamStreamCall[Any, Any]") -> None:
+        self._under_way = under_way
+
+    async def write(self, message: Message) -> None:
+        """Sends a message; waits while the core reads too slowly. What the core no longer wants is dropped: its answer says why."""
+        with contextlib.suppress(asyncio.InvalidStateError):
+            await self._under_way.write(message)
+
+    async def end(self) -> "grpc.aio.StreamStreamCall[Any, Any]":
+        """Says that this was all, and returns the call, from which the answer is to be read."""
+        with contextlib.suppress(asyncio.InvalidStateError):
+            await self._under_way.done_writing()
+        return self._under_way
 
 
 class Upload:

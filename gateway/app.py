@@ -20,20 +20,26 @@ from opentelemetry.sdk.trace import SpanProcessor
 from prometheus_client import CollectorRegistry
 from twinspan.v1 import (
     admin_pb2,
+    audio_pb2,
     batches_pb2,
     chat_pb2,
+    completions_pb2,
     embeddings_pb2,
     files_pb2,
+    images_pb2,
     models_pb2,
     moderations_pb2,
     proxy_pb2,
     rerank_pb2,
 )
 from twinspan.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
+from twinspan.v1.audio_pb2_grpc import add_AudioServiceServicer_to_server
 from twinspan.v1.batches_pb2_grpc import add_BatchesServiceServicer_to_server
 from twinspan.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
+from twinspan.v1.completions_pb2_grpc import add_CompletionsServiceServicer_to_server
 from twinspan.v1.embeddings_pb2_grpc import add_EmbeddingsServiceServicer_to_server
 from twinspan.v1.files_pb2_grpc import add_FilesServiceServicer_to_server
+from twinspan.v1.images_pb2_grpc import add_ImagesServiceServicer_to_server
 from twinspan.v1.models_pb2_grpc import add_ModelsServiceServicer_to_server
 from twinspan.v1.moderations_pb2_grpc import add_ModerationsServiceServicer_to_server
 from twinspan.v1.proxy_pb2_grpc import add_ProxyServiceServicer_to_server
@@ -68,10 +74,13 @@ from gateway.rpc.edge import Edge
 from gateway.rpc.registry import HandlerRegistry
 from gateway.server import GrpcServer, ServerSettings, ServerStartError, TlsFiles
 from gateway.services.admin import AdminService
+from gateway.services.audio import AudioService
 from gateway.services.batches import BatchesService
 from gateway.services.chat import ChatService
+from gateway.services.completions import CompletionsService
 from gateway.services.embeddings import EmbeddingsService
 from gateway.services.files import FilesService
+from gateway.services.images import ImagesService
 from gateway.services.models import ModelsService
 from gateway.services.moderations import ModerationsService
 from gateway.services.proxy import ProxyService
@@ -349,17 +358,34 @@ class Core:
 
     def _register_services(self) -> HandlerRegistry:
         tracing = Tracing(self._export.tracer_provider)
-        files = (admin_pb2, batches_pb2, chat_pb2, embeddings_pb2, files_pb2, models_pb2, moderations_pb2, proxy_pb2, rerank_pb2)
+        files = (
+            admin_pb2,
+            audio_pb2,
+            batches_pb2,
+            chat_pb2,
+            completions_pb2,
+            embeddings_pb2,
+            files_pb2,
+            images_pb2,
+            models_pb2,
+            moderations_pb2,
+            proxy_pb2,
+            rerank_pb2,
+        )
         descriptors = [file.DESCRIPTOR for file in files]
         policy = Policy(service for file in descriptors for service in file.services_by_name.values())
         edge = Edge(policy, lambda: self._keys, self._recorder, tracing, self._delegation)
         registry = HandlerRegistry([edge.wrap])
         exchange = Exchange(lambda: self._catalogue, self._sender, self._state, self._recorder, tracing)
+        most_bytes = lambda: self._configuration.current.config.server.max_upload_bytes  # noqa: E731 (two services ask it)
         # The servicers take an `RpcCall` where the generated base classes say grpc's context: see docs/adr/0001.
         server = cast("Any", registry)
         add_ChatServiceServicer_to_server(cast("Any", ChatService(exchange)), server)
         add_EmbeddingsServiceServicer_to_server(cast("Any", EmbeddingsService(exchange)), server)
         add_ModerationsServiceServicer_to_server(cast("Any", ModerationsService(exchange)), server)
+        add_CompletionsServiceServicer_to_server(cast("Any", CompletionsService(exchange)), server)
+        add_ImagesServiceServicer_to_server(cast("Any", ImagesService(exchange, most_bytes)), server)
+        add_AudioServiceServicer_to_server(cast("Any", AudioService(exchange, most_bytes)), server)
         add_RerankServiceServicer_to_server(cast("Any", RerankService(exchange)), server)
         add_ModelsServiceServicer_to_server(cast("Any", ModelsService(lambda: self._catalogue)), server)
         add_FilesServiceServicer_to_server(cast("Any", FilesService(self._files)), server)

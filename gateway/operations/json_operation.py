@@ -42,6 +42,7 @@ class Kind:
         shape: A `msgspec.Struct` of the fields that are checked; others are not looked at.
         creates: Whether asking twice makes two things.
         needs_model: Whether a request must name a model.
+        asks_for_usage: Whether a stream tells its usage only if it is asked to, with `stream_options`.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Kind:
     shape: type[msgspec.Struct]
     creates: bool = False
     needs_model: bool = True
+    asks_for_usage: bool = False
 
 
 class JsonRequest(Protocol):
@@ -78,11 +80,15 @@ async def ask(exchange: Exchange, kind: Kind, request: JsonRequest, response: _R
         GatewayError: There is no answer.
     """
     with await exchange.open(JsonOperation(kind, request), caller) as attempt:
-        answer, fields = attempt.body, attempt.fields
+        answer, fields, usage = attempt.body, attempt.fields, attempt.usage
     if request.accept_openai_json:
         response.openai_json = answer
-    else:
-        json_text.fill(response, fields)  # type: ignore[arg-type]  # every response is a message
+        return response
+    message: Any = response
+    if "usage" in message.DESCRIPTOR.fields_by_name and usage is not None:
+        del fields["usage"]
+        message.usage.CopyFrom(usage)
+    json_text.fill(message, fields)
     return response
 
 

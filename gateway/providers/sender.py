@@ -11,7 +11,7 @@ and no compression asked for, since unpacking costs more than a local network do
 import asyncio
 import socket
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from math import inf
@@ -21,6 +21,7 @@ from typing import Final, Self
 from aiohttp import ClientOSError, ClientRequest, ClientTimeout, ServerDisconnectedError, TCPConnector, encode_basic_auth
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import AddrInfoType, Connection
+from aiohttp.http import StreamWriter
 from twinspan.v1.errors_pb2 import ErrorKind
 from yarl import URL
 
@@ -54,7 +55,7 @@ class OutboundRequest:
     Attributes:
         url: Where it goes: http or https. Userinfo in it becomes basic authentication. URLs met often are best given as one object.
         headers: What is sent, besides framing and `Host`, as it is.
-        body: The whole body.
+        body: The whole body; or its pieces, which are sent as they come, and of which nothing can be sent twice.
         timeouts: The limits of its phases.
         provider: The provider's name, for errors.
         model: The model's name, for errors.
@@ -65,7 +66,7 @@ class OutboundRequest:
 
     url: URL | str
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes | AsyncIterator[bytes]
     timeouts: Timeouts
     provider: str
     model: str
@@ -205,11 +206,14 @@ class Sender:
             response = UpstreamResponse(loop, watch, connection, upstream, request.timeouts, sent_at, total_at)
             try:
                 _write(connection, head, request)
-                await response.begin()
+                if isinstance(request.body, bytes):
+                    await response.begin()
+                else:
+                    await _begin_while_sending(connection, request.body, response, loop)
             except TRANSPORT_ERRORS as error:
                 failure = response.fail(broken(upstream, Phase.FIRST_TOKEN, error))
                 stale = pooled and _is_silent(error) and loop.time() - sent_at < _STALE_SECONDS
-                if stale and request.repeatable and not repeated:
+                if stale and request.repeatable and not repeated and isinstance(request.body, bytes):
                     repeated = True
                     continue
                 failure.repeated = repeated
@@ -307,10 +311,8 @@ def _write_head(request: OutboundRequest, target: _Target) -> bytes:
             provider=request.provider,
             model=request.model,
         )
-    head = (
-        f"{request.method} {target.path} HTTP/1.1\r\nHost: {host}\r\n{block}"
-        f"Accept-Encoding: identity\r\nContent-Length: {len(request.body)}\r\n\r\n"
-    )
+    framing = f"Content-Length: {len(request.body)}" if isinstance(request.body, bytes) else "Transfer-Encoding: chunked"
+    head = f"{request.method} {target.path} HTTP/1.1\r\nHost: {host}\r\n{block}Accept-Encoding: identity\r\n{framing}\r\n\r\n"
     # What came in as bytes that are no UTF-8 goes out as the same bytes.
     return head.encode("utf-8", "surrogateescape")
 
@@ -323,10 +325,45 @@ def _write(connection: Connection, head: bytes, request: OutboundRequest) -> Non
         skip_payload=request.method == "HEAD", read_until_eof=True, auto_decompress=False, read_bufsize=_READ_BUFFER_BYTES
     )
     # There is nothing to wait for: the body is in memory whether the transport has it or this frame.
-    if len(request.body) <= _JOIN_BYTES:
+    if not isinstance(request.body, bytes):
+        transport.write(head)
+    elif len(request.body) <= _JOIN_BYTES:
         transport.write(head + request.body)
     else:
         transport.writelines((head, request.body))
+
+
+async def _begin_while_sending(
+    connection: Connection, body: AsyncIterator[bytes], response: UpstreamResponse, loop: asyncio.AbstractEventLoop
+) -> None:
+    """Sends a body as it comes, and waits for the answer's headers meanwhile, since a host may refuse a body that it has not read.
+
+    Raises:
+        Exception: Whatever the body or the answer raises.
+    """
+    protocol = connection.protocol
+    if protocol is None:
+        raise ServerDisconnectedError
+    writer = StreamWriter(protocol, loop)
+    writer.enable_chunking()
+
+    async def send() -> None:
+        async for piece in body:
+            await writer.write(piece)
+        await writer.write_eof()
+
+    sending, beginning = loop.create_task(send()), loop.create_task(response.begin())
+    try:
+        await asyncio.wait((sending, beginning), return_when=asyncio.FIRST_COMPLETED)
+        if sending.done() and not isinstance(sending.exception(), OSError):  # of a lost connection, the answer knows more
+            sending.result()
+        await beginning
+    finally:
+        if not sending.done():
+            protocol.force_close()  # the host answered without the rest, which would go ahead of the next request
+        for task in (sending, beginning):
+            task.cancel()
+        await asyncio.gather(sending, beginning, return_exceptions=True)
 
 
 def _is_silent(error: Exception) -> bool:

@@ -22,6 +22,7 @@ class Request:
     path: str
     headers: Mapping[str, str]
     body: dict[str, Any]
+    raw: bytes = b""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the connection of this request is closed while its answer is under way."""
 
@@ -63,8 +64,8 @@ class Upstream:
         await self._runner.cleanup()
 
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
-        raw = await http.read()
-        request = Request(http.path, dict(http.headers), json.loads(raw) if raw else {})
+        raw = await http.content.read()  # which has no limit
+        request = Request(http.path, dict(http.headers), json.loads(raw) if raw[:1] in {b"{", b"["} else {}, raw)
         async with self._arrived:
             self.requests.append(request)
             self._arrived.notify_all()
@@ -94,9 +95,20 @@ def by_path(scripts: Mapping[str, Script]) -> Script:
     return script
 
 
+async def _spoken() -> web.StreamResponse:
+    return web.Response(body=b"RIFF", content_type="audio/wav")
+
+
 OTHERS: Mapping[str, Script] = {
     "/v1/embeddings": whole({"object": "list", "model": "embed-1", "data": [{"index": 0, "embedding": [0.5]}], "usage": USAGE}),
     "/v1/moderations": whole({"id": "modr-1", "model": "omni-1", "results": [{"flagged": False, "categories": {}}]}),
+    "/v1/completions": whole({"id": "cmpl-1", "choices": [{"index": 0, "text": "Hi.", "finish_reason": "stop"}]}),
+    "/v1/images/generations": whole({"created": 1, "data": [{"b64_json": "AAAA"}]}),
+    "/v1/audio/speech": lambda _http, _request: _spoken(),
+    "/v1/audio/transcriptions": whole({"text": "Hi.", "created": 1, "data": []}),
+    "/v1/audio/translations": whole({"text": "Hi.", "created": 1, "data": []}),
+    "/v1/images/edits": whole({"text": "Hi.", "created": 1, "data": []}),
+    "/v1/images/variations": whole({"text": "Hi.", "created": 1, "data": []}),
     "/v1/rerank": whole({"id": "rr-1", "results": [{"index": 0, "relevance_score": 0.5}]}),
 }
 """What a provider says where it is asked for something else than a chat, by path."""
