@@ -10,7 +10,7 @@ BIN := .venv/bin
 help: ## shows this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: ## makes .venv with the gateway, all extras and the embedded model in it
+install: ## makes .venv with the gateway, all extras and the embedded models in it
 	@requirements/install
 
 dev:

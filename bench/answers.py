@@ -4,7 +4,9 @@ The shapes are those of OpenAI's chat completions, unread fields and nulls inclu
 the benchmark know these texts: the mock sends them and the load generators check what arrives.
 """
 
+import base64
 import json
+import struct
 from typing import Any
 
 ANSWER_BYTES = 1024
@@ -32,6 +34,10 @@ _TOKENS = (
     "é",
     " \u2013 ",
 )
+DIMENSIONS = 1536
+_NUMBERS = struct.pack(f"<{DIMENSIONS}f", *((place * 37 % 200 - 100) / 1000 for place in range(DIMENSIONS)))
+VECTOR = base64.b64encode(_NUMBERS).decode()
+"""A vector of the usual length, as the official SDK asks for it."""
 END = "And that is the end of the answer."
 
 
@@ -77,6 +83,12 @@ def unary() -> bytes:
         return dump({**info, "choices": [choice], "usage": usage(90), "system_fingerprint": _FINGERPRINT})
 
     return of(text(ANSWER_BYTES - len(of(""))))
+
+
+def embedding() -> bytes:
+    """Returns the body of an answer with one embedding in base64, about 8 KB long."""
+    data = [{"object": "embedding", "index": 0, "embedding": VECTOR}]
+    return dump({"object": "list", "data": data, "model": _MODEL, "usage": {"prompt_tokens": 42, "total_tokens": 42}})
 
 
 def unary_text() -> str:

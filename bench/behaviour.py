@@ -1,8 +1,9 @@
 """The names of the mock's models: each says how its answer comes.
 
-`bench-unary` answers in one piece. `bench-stream-CHUNKS` streams without a pause, `bench-stream-CHUNKS-0-PER_TURN` writes
-PER_TURN chunks in a turn of the event loop (0: all in one), and `bench-stream-CHUNKS-PAUSE` sends a chunk every PAUSE
-milliseconds. A name travels in the request's body through any gateway, whatever that does with headers.
+`bench-unary` answers in one piece, and `bench-embedding` with a vector. `bench-stream-CHUNKS` streams without a pause,
+`bench-stream-CHUNKS-0-PER_TURN` writes PER_TURN chunks in a turn of the event loop (0: all in one), and
+`bench-stream-CHUNKS-PAUSE` sends a chunk every PAUSE milliseconds. A name travels in the request's body through any gateway,
+whatever that does with headers.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ import re
 
 PREFIX = b"bench-"
 UNARY = "bench-unary"
+EMBEDDING = "bench-embedding"
 _NAME = re.compile(r"bench-stream-(\d+)(?:-(\d+)(?:-(\d+))?)?")
 
 

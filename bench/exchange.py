@@ -10,6 +10,8 @@ from typing import Protocol, cast
 
 from bench import answers
 
+# The one of a chat's text, and the one of a vector.
+_ENDS = (answers.END.encode(), answers.VECTOR[-40:].encode())
 _CHUNKED_END = b"\r\n0\r\n\r\n"
 # The role, the finish reason and the end; a gateway may add the usage and a comment or event of its own.
 _LEAST_EXTRA_EVENTS = 3
@@ -117,7 +119,8 @@ class Exchange(asyncio.Protocol):
 
     def _fault(self, answer: bytes) -> str | None:
         if not self._chunks:
-            return None if answers.END.encode() in answer and b'"usage"' in answer else "the answer is not whole"
+            ended = any(end in answer for end in _ENDS)
+            return None if ended and b'"usage"' in answer else "the answer is not whole"
         extra = answer.count(b"data:") - self._chunks
         if not _LEAST_EXTRA_EVENTS <= extra <= _MOST_EXTRA_EVENTS and self._length < 0:
             # Where a proxy cut events apart, the search did not find them.

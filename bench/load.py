@@ -27,9 +27,24 @@ def small_body(model: str, *, stream: bool) -> bytes:
     return of(answers.text(SMALL_REQUEST_BYTES - len(of(""))))
 
 
+def embedding_body(model: str) -> bytes:
+    """Returns the body of a request for one short text's embedding, `SMALL_REQUEST_BYTES` long."""
+
+    def of(text: str) -> bytes:
+        return answers.dump({"input": text, "model": model, "encoding_format": "base64"})
+
+    return of(answers.text(SMALL_REQUEST_BYTES - len(of(""))))
+
+
 def requests(wanted: Phase) -> list[bytes]:
     """Returns the requests of a phase, head and body, to be sent in turn."""
-    made = bodies(wanted.model) if wanted.kind == "agent" else [small_body(wanted.model, stream=wanted.chunks > 0)]
+    match wanted.kind:
+        case "agent":
+            made = bodies(wanted.model)
+        case "embedding":
+            made = [embedding_body(wanted.model)]
+        case _:
+            made = [small_body(wanted.model, stream=wanted.chunks > 0)]
     headers = {
         "host": f"{child.HOST}:{wanted.port}",
         "user-agent": "bench",

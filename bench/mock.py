@@ -15,7 +15,7 @@ import gc
 from typing import Self, cast
 
 from bench import answers, child
-from bench.behaviour import PREFIX, UNARY, Behaviour, behaviour_of
+from bench.behaviour import EMBEDDING, PREFIX, UNARY, Behaviour, behaviour_of
 from bench.pacer import Pacer
 
 _HEAD_END = b"\r\n\r\n"
@@ -47,6 +47,7 @@ class Scripts:
     def __init__(self) -> None:
         """Makes the answers that do not depend on a model."""
         self.unary = _plain(200, answers.unary())
+        self.embedding = _plain(200, answers.embedding())
         listed = [{"id": UNARY, "object": "model", "created": 1_760_000_000, "owned_by": "mock"}]
         self.models = _plain(200, answers.dump({"object": "list", "data": listed}))
         error = {
@@ -89,6 +90,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, scripts: Scripts) -> None:
         """Makes the server's side of one connection."""
         self._scripts = scripts
+        self._whole = {UNARY.encode(): scripts.unary, EMBEDDING.encode(): scripts.embedding}
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
         self._needed = 0
@@ -153,7 +155,7 @@ class Connection(asyncio.Protocol):
         name = bytes(body[at : body.find(b'"', at)]) if at >= 0 else b""
         script = self._scripts.script(name, with_usage=_says(body, b'"include_usage"'))
         if script is None:
-            self._transport.write(self._scripts.unary if name == UNARY.encode() else self._scripts.unknown)
+            self._transport.write(self._whole.get(name, self._scripts.unknown))
             return
         self._script = script
         self._sent = 0

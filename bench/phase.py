@@ -24,7 +24,7 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     """The model's name, as this gateway wants it."""
     kind: str
-    """`small`: 200 bytes in; `agent`: 200 KB in."""
+    """`small`: 200 bytes in; `agent`: 200 KB in; `embedding`: a text of 200 bytes to be embedded."""
     chunks: int = 0
     """Chunks with text that an answer has; 0 for an answer in one piece."""
     connections: int

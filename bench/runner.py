@@ -151,7 +151,7 @@ async def _measure(
 def _phase(plan: Plan, workload: Workload, target: Target, mock: Child) -> Phase:
     return Phase(
         port=target.port,
-        path=target.path,
+        path=f"{target.path.removesuffix('/chat/completions')}/embeddings" if workload.kind == "embedding" else target.path,
         headers=dict(target.headers),
         model=target.model.replace("{}", workload.model),
         kind=workload.kind,

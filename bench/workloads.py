@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from bench.behaviour import UNARY, Behaviour
+from bench.behaviour import EMBEDDING, UNARY, Behaviour
 
 STREAM_CHUNKS = 100
 MOST_IDLE_MB = 120.0
@@ -22,7 +22,7 @@ class Workload:
     """The mock's model, which says how the answer comes."""
     connections: int
     kind: str = "small"
-    """`small`: 200 bytes in; `agent`: 200 KB in."""
+    """`small`: 200 bytes in; `agent`: 200 KB in; `embedding`: a text of 200 bytes to be embedded."""
     chunks: int = 0
     """Chunks of an answer; with any, they are the unit that is paid for."""
     grpc: bool = False
@@ -59,6 +59,8 @@ ALL = (
         most_first_ms=250,
         most_stream_kb=60,
     ),
+    Workload("W6", "small embedding", EMBEDDING, 1, kind="embedding"),
+    Workload("W6", "small embedding", EMBEDDING, 32, kind="embedding", most=1.8),
     Workload("W7", "small chat, gRPC", UNARY, 1, grpc=True, most=1.5),
     Workload("W7", "small chat, gRPC", UNARY, 32, grpc=True, most=1.5),
     Workload("W7", "small stream, gRPC", _STREAM, 1, chunks=STREAM_CHUNKS, grpc=True, most=1.5),

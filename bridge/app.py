@@ -5,15 +5,21 @@ from http import HTTPStatus
 
 import grpc
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from twinspan.v1 import admin_pb2, files_pb2, models_pb2, moderations_pb2
+from prometheus_client import CollectorRegistry
+from twinspan.v1 import admin_pb2, batches_pb2, embeddings_pb2, files_pb2, models_pb2, moderations_pb2, rerank_pb2
 from twinspan.v1.admin_pb2_grpc import AdminServiceStub
+from twinspan.v1.batches_pb2_grpc import BatchesServiceStub
+from twinspan.v1.embeddings_pb2_grpc import EmbeddingsServiceStub
 from twinspan.v1.files_pb2_grpc import FilesServiceStub
 from twinspan.v1.models_pb2_grpc import ModelsServiceStub
 from twinspan.v1.moderations_pb2_grpc import ModerationsServiceStub
+from twinspan.v1.rerank_pb2_grpc import RerankServiceStub
 
 from bridge import transcoding
+from bridge.lines import Lines
 from bridge.router import Endpoint, Router
-from bridge.routes import files, models
+from bridge.routes import batches, files, models
+from bridge.routes.batches import BatchesRoutes
 from bridge.routes.chat import ChatRoutes
 from bridge.routes.documents import DocumentRoutes
 from bridge.routes.files import FilesRoutes
@@ -46,6 +52,11 @@ def build(channel: grpc.aio.Channel, settings: BridgeSettings, telemetry: HttpTe
     return BridgeServer(routes(channel, settings, telemetry.metrics), settings.server, telemetry)
 
 
+def lines(channel: grpc.aio.Channel, version: str) -> Lines:
+    """Returns what answers the lines of batches, over the channel on which the core reaches itself."""
+    return Lines(routes(channel, BridgeSettings(ServerSettings(None, 0), version), HttpMetrics(CollectorRegistry())))
+
+
 def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMetrics) -> Router:
     """Returns the bridge's routes."""
     router = Router()
@@ -53,11 +64,13 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
     operations = OperationsRoutes(HealthStub(channel), metrics, settings.version)
     documents = DocumentRoutes()
     stored = FilesRoutes(channel)
+    started = BatchesRoutes(channel)
     proxy = ProxyRoutes(channel)
     kept = files_pb2.DESCRIPTOR.services_by_name["FilesService"].methods_by_name
     unavailable = (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)
     for endpoint in (
         Endpoint("POST", "/v1/chat/completions", chat.completions, chat.rpcs),
+        Endpoint("POST", "/v1/batches", started.create, (started.rpc,)),
         Endpoint("POST", "/v1/files", stored.upload, (kept["Upload"],), takes="multipart/form-data"),
         Endpoint("GET", "/v1/files/{id}/content", stored.content, (kept["Download"],), gives="application/octet-stream"),
         Endpoint("*", "/proxy/{provider}/{path=**}", proxy.any, described=False),
@@ -70,8 +83,11 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
     ):
         router.add(endpoint)
     for descriptor, stub, renderers in (
+        (embeddings_pb2.DESCRIPTOR.services_by_name["EmbeddingsService"], EmbeddingsServiceStub(channel), {}),
         (moderations_pb2.DESCRIPTOR.services_by_name["ModerationsService"], ModerationsServiceStub(channel), {}),
+        (rerank_pb2.DESCRIPTOR.services_by_name["RerankService"], RerankServiceStub(channel), {}),
         (models_pb2.DESCRIPTOR.services_by_name["ModelsService"], ModelsServiceStub(channel), models.RENDERERS),
+        (batches_pb2.DESCRIPTOR.services_by_name["BatchesService"], BatchesServiceStub(channel), batches.RENDERERS),
         (files_pb2.DESCRIPTOR.services_by_name["FilesService"], FilesServiceStub(channel), files.RENDERERS),
         (admin_pb2.DESCRIPTOR.services_by_name["AdminService"], AdminServiceStub(channel), {}),
     ):

@@ -20,6 +20,7 @@ from bridge.errors import BridgeError, Failure
 from bridge.rpc import Rpc
 from bridge.telemetry.http import HttpSpan
 
+_STATUS_LOOKS, _STATUS_LOOK_SECONDS = 50, 0.01
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _CREDENTIAL = re.compile(r"[\x21-\x7e]{1,4096}")
 _ANSWER_METADATA = {
@@ -191,6 +192,15 @@ class Upload:
     def __init__(self, under_way: "grpc.aio.StreamUnaryCall[Any, Any]") -> None:
         self._under_way = under_way
 
+    async def begun(self) -> None:
+        """Waits until the core has let the call in. Before that nothing should be written: over a network, a refusal can get lost.
+
+        Raises:
+            grpc.aio.AioRpcError: The core has refused the call.
+        """
+        if "x-request-id" not in dict(await self._under_way.initial_metadata()):  # a call that is let in begins its answer with it
+            await self._under_way
+
     async def write(self, message: Message) -> None:
         """Sends a message; waits while the core reads too slowly.
 
@@ -202,6 +212,20 @@ class Upload:
         except asyncio.InvalidStateError:
             await self._under_way  # which raises the reason
             raise
+        except grpc.aio.AioRpcError as error:
+            await self._true_status(error)
+            await self._under_way
+            raise
+
+    async def _true_status(self, error: grpc.aio.AioRpcError) -> None:
+        """Waits for the status that the core gave.
+
+        grpc.aio gives a write that failed because the call had ended a status of its own, and the true one a moment later.
+        """
+        for _ in range(_STATUS_LOOKS):
+            if error.trailing_metadata() or await self._under_way.details() != error.details():
+                return
+            await asyncio.sleep(_STATUS_LOOK_SECONDS)
 
     async def end(self) -> Any:
         """Says that this was all, and returns the core's answer.

@@ -40,14 +40,15 @@ def routes(service: ServiceDescriptor, stub: object, renderers: Mapping[str, Ren
     """
     for method in service.methods:
         rule = method.GetOptions().Extensions[annotations_pb2.http]
-        verb = rule.WhichOneof("pattern")
-        if verb:
+        if rule.WhichOneof("pattern"):
             rpc = Rpc.of(stub, method)
             if "openai_json" in method.input_type.fields_by_name:
                 handler = _carrier(method, rpc)
             else:
                 handler = _handler(method, rpc, renderers.get(method.output_type.name, _plain))
-            yield Endpoint(verb.upper(), getattr(rule, verb), handler, (method,))
+            for bound in (rule, *rule.additional_bindings):
+                verb = bound.WhichOneof("pattern") or ""
+                yield Endpoint(verb.upper(), getattr(bound, verb), handler, (method,))
 
 
 def as_json(message: Message) -> dict[str, Any]:

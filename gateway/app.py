@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,17 +18,35 @@ from typing import Any, cast
 
 from opentelemetry.sdk.trace import SpanProcessor
 from prometheus_client import CollectorRegistry
-from twinspan.v1 import admin_pb2, chat_pb2, files_pb2, models_pb2, moderations_pb2, proxy_pb2
+from twinspan.v1 import (
+    admin_pb2,
+    batches_pb2,
+    chat_pb2,
+    embeddings_pb2,
+    files_pb2,
+    models_pb2,
+    moderations_pb2,
+    proxy_pb2,
+    rerank_pb2,
+)
 from twinspan.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
+from twinspan.v1.batches_pb2_grpc import add_BatchesServiceServicer_to_server
 from twinspan.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
+from twinspan.v1.embeddings_pb2_grpc import add_EmbeddingsServiceServicer_to_server
 from twinspan.v1.files_pb2_grpc import add_FilesServiceServicer_to_server
 from twinspan.v1.models_pb2_grpc import add_ModelsServiceServicer_to_server
 from twinspan.v1.moderations_pb2_grpc import add_ModerationsServiceServicer_to_server
 from twinspan.v1.proxy_pb2_grpc import add_ProxyServiceServicer_to_server
+from twinspan.v1.rerank_pb2_grpc import add_RerankServiceServicer_to_server
 
 from gateway import probe
+from gateway.access.delegation import Delegation
 from gateway.access.keys import KeyRing, generate_token
 from gateway.access.policy import Policy
+from gateway.batches.desk import BatchDesk
+from gateway.batches.lines import Lines
+from gateway.batches.store import BatchStore
+from gateway.batches.worker import BatchWorker
 from gateway.compilation import compile_catalogue, compile_keys, needs_local_model
 from gateway.config.loading import ConfigError
 from gateway.config.places import state_directory
@@ -39,7 +58,8 @@ from gateway.exchange import Exchange
 from gateway.files.store import FileStore
 from gateway.forwarding.forwarder import Forwarder
 from gateway.inprocess import InProcessChannel
-from gateway.local.engine import MODELS, EngineError, LocalEndpoint, LocalEngine
+from gateway.local.embedding_engine import EMBEDDING_MODELS, EmbeddingEngine
+from gateway.local.engine import MODELS, Engine, EngineError, LocalEndpoint, LocalEngine
 from gateway.probe import Finding
 from gateway.providers.raw_sender import RawSender
 from gateway.providers.sender import Sender
@@ -48,11 +68,14 @@ from gateway.rpc.edge import Edge
 from gateway.rpc.registry import HandlerRegistry
 from gateway.server import GrpcServer, ServerSettings, ServerStartError, TlsFiles
 from gateway.services.admin import AdminService
+from gateway.services.batches import BatchesService
 from gateway.services.chat import ChatService
+from gateway.services.embeddings import EmbeddingsService
 from gateway.services.files import FilesService
 from gateway.services.models import ModelsService
 from gateway.services.moderations import ModerationsService
 from gateway.services.proxy import ProxyService
+from gateway.services.rerank import RerankService
 from gateway.telemetry import logs, metrics, setup
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.runtime import watch_event_loop
@@ -157,7 +180,7 @@ async def probe_providers(configuration: Configuration) -> list[Finding]:
 
 def _compiled_for_validation(configuration: Configuration) -> Catalogue:
     snapshot = configuration.current
-    local = LocalEndpoint("http://127.0.0.1/v1", "", MODELS) if needs_local_model(snapshot.config) else None
+    local = LocalEndpoint("http://127.0.0.1/v1", "", MODELS + EMBEDDING_MODELS) if needs_local_model(snapshot.config) else None
     return compile_catalogue(snapshot, local, _USER_AGENT)
 
 
@@ -199,7 +222,7 @@ class Core:
         config = snapshot.config
         self._configuration = configuration
         self._export = export
-        self._engine: LocalEngine | None = None
+        self._engines: list[Engine] = []
         self._local: LocalEndpoint | None = None
         self.new_token = None if config.client_token or config.api_keys else generate_token()
         self._keys = self._compiled_keys(snapshot)
@@ -214,6 +237,9 @@ class Core:
             config.files.dir or state_directory(os.environ) / "files",
             lambda: self._configuration.current.config.server.max_upload_bytes,
         )
+        self._delegation = Delegation()
+        self._batches = BatchStore(config.batches.dir or self._files.root / "batches")
+        self._desk = BatchDesk(self._batches, self._files)
         self._watcher: asyncio.Task[None] | None = None
         self._registry = self._register_services()
         self.channel = InProcessChannel(self._registry)
@@ -252,9 +278,29 @@ class Core:
         self._watcher = asyncio.create_task(watch_event_loop(self._recorder))
         self._export.export_metrics(self._recorder)
 
+    def serve_batches(self, lines: Lines) -> None:
+        """Begins to run batches, and goes on with those that an earlier run has not ended.
+
+        Args:
+            lines: Answers their lines, over `channel`.
+        """
+        config = self._configuration.current.config
+        self._desk.worker = worker = BatchWorker(
+            self._batches,
+            self._files,
+            lines,
+            self._delegation,
+            concurrency=config.batches.max_concurrency,
+            most_line_bytes=lambda: self._configuration.current.config.server.max_body_bytes,
+        )
+        if self._batches.exists:
+            worker.resume()
+
     async def drain(self) -> None:
         """Stops listening and lets the calls under way end. Those that come through `channel` are answered still."""
-        await self._server.stop()
+        worker = self._desk.worker
+        grace_seconds = self._configuration.current.config.server.drain_seconds
+        await asyncio.gather(self._server.stop(), worker.stop(grace_seconds) if worker is not None else asyncio.sleep(0))
 
     async def stop(self) -> None:
         """Drains, and frees everything. It may be called without a start."""
@@ -263,11 +309,12 @@ class Core:
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
+        await self._batches.close()
         await self._files.close()
         await self._sender.close()
         await self._raw_sender.close()
-        if self._engine is not None:
-            await self._engine.stop()
+        for engine in self._engines:
+            await engine.stop()
 
     async def reload(self) -> None:
         """Reads the configuration again. It is compiled whole, and then swapped; with a mistake in it, the old one goes on.
@@ -302,18 +349,21 @@ class Core:
 
     def _register_services(self) -> HandlerRegistry:
         tracing = Tracing(self._export.tracer_provider)
-        files = (admin_pb2, chat_pb2, files_pb2, models_pb2, moderations_pb2, proxy_pb2)
+        files = (admin_pb2, batches_pb2, chat_pb2, embeddings_pb2, files_pb2, models_pb2, moderations_pb2, proxy_pb2, rerank_pb2)
         descriptors = [file.DESCRIPTOR for file in files]
         policy = Policy(service for file in descriptors for service in file.services_by_name.values())
-        edge = Edge(policy, lambda: self._keys, self._recorder, tracing)
+        edge = Edge(policy, lambda: self._keys, self._recorder, tracing, self._delegation)
         registry = HandlerRegistry([edge.wrap])
         exchange = Exchange(lambda: self._catalogue, self._sender, self._state, self._recorder, tracing)
         # The servicers take an `RpcCall` where the generated base classes say grpc's context: see docs/adr/0001.
         server = cast("Any", registry)
         add_ChatServiceServicer_to_server(cast("Any", ChatService(exchange)), server)
+        add_EmbeddingsServiceServicer_to_server(cast("Any", EmbeddingsService(exchange)), server)
         add_ModerationsServiceServicer_to_server(cast("Any", ModerationsService(exchange)), server)
+        add_RerankServiceServicer_to_server(cast("Any", RerankService(exchange)), server)
         add_ModelsServiceServicer_to_server(cast("Any", ModelsService(lambda: self._catalogue)), server)
         add_FilesServiceServicer_to_server(cast("Any", FilesService(self._files)), server)
+        add_BatchesServiceServicer_to_server(cast("Any", BatchesService(self._desk)), server)
         forwarder = Forwarder(
             lambda: self._catalogue,
             self._raw_sender,
@@ -342,12 +392,17 @@ class Core:
         return f"{_LOOPBACK}{address}" if address.startswith(":") and not snapshot.sources else address
 
     async def _start_local_model(self, slots: int) -> None:
-        engine = LocalEngine(slots=slots)
-        try:
-            self._local = await engine.start()
-        except EngineError as error:
-            raise StartError(f"No provider is configured, and the embedded model cannot stand in. {error}") from error
-        self._engine = engine
+        key = secrets.token_urlsafe(24)
+        chat, embedding = LocalEngine(slots=slots, api_key=key), EmbeddingEngine(api_key=key)
+        self._engines = [chat, embedding] if embedding.is_installed() else [chat]
+        starts = await asyncio.gather(*(engine.start() for engine in self._engines), return_exceptions=True)
+        for failure in starts:
+            if isinstance(failure, EngineError):
+                raise StartError(f"No provider is configured, and the embedded model cannot stand in. {failure}") from failure
+            if isinstance(failure, BaseException):
+                raise failure
+        endpoints = [endpoint for endpoint in starts if isinstance(endpoint, LocalEndpoint)]
+        self._local = endpoints[0].joined(endpoints[1]) if len(endpoints) > 1 else endpoints[0]
 
 
 def listen_settings(configuration: Configuration) -> Listen:

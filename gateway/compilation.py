@@ -24,6 +24,7 @@ LOCAL = "local"
 """The name of the provider behind which the embedded model stands."""
 
 _CONNECT_SECONDS = 10.0
+_LOCAL_INPUTS = 32  # so that its process takes turns among those who ask, and a piece never waits long
 _ANTHROPIC_VERSION = "2023-06-01"
 _CUSTOM = Vendor(name="", base_url=None, key_variable=None)
 """What a provider is taken for that is not built in."""
@@ -147,7 +148,13 @@ def _provider(
         stream_options="stream_options" in capabilities,
         empty_stream_as_error=governance.empty_stream_as_error,
         free=local is not None,
-        capabilities=tuple(capabilities),
+        capabilities=tuple(dict.fromkeys((*capabilities, "embeddings")))
+        if local and local.embedding_models
+        else tuple(capabilities),
+        rerank_style=configured.rerank_style or vendor.rerank_style,
+        places={"/embeddings": local.embeddings_url} if local and local.embeddings_url else {},
+        embedding_models=frozenset(local.embedding_models) if local else frozenset(),
+        most_embedding_inputs=configured.max_embedding_inputs or (_LOCAL_INPUTS if local else vendor.max_embedding_inputs),
         secrets=(credential,) if credential else (),
         own_headers=own,
     )

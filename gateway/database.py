@@ -6,6 +6,7 @@ that many small changes cost few syncs. It knows no tables.
 """
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -96,8 +97,8 @@ class Database:
                 outcomes.append(self._attempt(work))
             self._connection.execute("COMMIT")
         except sqlite3.Error as fault:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):  # what cannot be rolled back now is when the next transaction begins
+                self._connection.rollback()
             outcomes = [(None, fault)] * len(batch)
         for work, (result, error) in zip(batch, outcomes, strict=True):
             try:

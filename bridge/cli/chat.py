@@ -16,12 +16,22 @@ def connect(arguments: argparse.Namespace, max_tokens: int | None = None) -> Cli
     Raises:
         Problem: There is no credential.
     """
-    token = arguments.token or os.environ.get("TWINSPAN_TOKEN")
-    if not token:
-        raise Problem("No credential. Give one with --token or in TWINSPAN_TOKEN; `twinspan serve` shows it at its start.", 2)
+    token = credential(arguments)
     if arguments.grpc:
         return GrpcClient(arguments.grpc, token, max_tokens)
     return RestClient(arguments.url or os.environ.get("TWINSPAN_URL") or "http://127.0.0.1:8080", token, max_tokens)
+
+
+def credential(arguments: argparse.Namespace) -> str:
+    """Returns the credential that the arguments or the environment give.
+
+    Raises:
+        Problem: There is none.
+    """
+    token: str | None = arguments.token or os.environ.get("TWINSPAN_TOKEN")
+    if not token:
+        raise Problem("No credential. Give one with --token or in TWINSPAN_TOKEN; `twinspan serve` shows it at its start.", 2)
+    return token
 
 
 async def run_models(arguments: argparse.Namespace) -> None:

@@ -103,7 +103,7 @@ class RestClient:
         try:
             async with self._http.stream("POST", f"{self._url}/v1/chat/completions", json=body) as response:
                 if response.status_code != httpx.codes.OK:
-                    raise _problem(response.status_code, await response.aread())
+                    raise rest_problem(response.status_code, await response.aread())
                 outcome.provider = response.headers.get("X-Twinspan-Provider", "")
                 outcome.model = response.headers.get("X-Twinspan-Model", "")
                 outcome.cost_usd = _cost(response.headers.get("X-Twinspan-Cost-Usd"))
@@ -125,7 +125,7 @@ class RestClient:
                 f"{self._url} does not answer ({type(error).__name__}). Is the gateway running? Start it: twinspan serve"
             ) from error
         if response.status_code != httpx.codes.OK:
-            raise _problem(response.status_code, response.content)
+            raise rest_problem(response.status_code, response.content)
         return [model["id"] for model in response.json()["data"]]
 
     async def close(self) -> None:
@@ -172,7 +172,7 @@ class GrpcClient:
             outcome.model = str(facts.get("x-twinspan-model", ""))
             outcome.cost_usd = _cost(facts.get("x-twinspan-cost-usd"))
         except grpc.aio.AioRpcError as error:
-            raise self._problem(error) from error
+            raise grpc_problem(self._target, error) from error
         finally:
             call.cancel()
 
@@ -181,18 +181,12 @@ class GrpcClient:
         try:
             response = await self._models.List(models_pb2.ModelsServiceListRequest(), metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
-            raise self._problem(error) from error
+            raise grpc_problem(self._target, error) from error
         return [model.id for model in response.models]
 
     async def close(self) -> None:
         """See `Client.close`."""
         await self._channel.close()
-
-    def _problem(self, error: grpc.aio.AioRpcError) -> Problem:
-        failure = errors.of_rpc(error)
-        if error.code() == grpc.StatusCode.UNAVAILABLE and not failure.metadata:
-            return Problem(f"{self._target} does not answer. Is the gateway running? Start it: twinspan serve")
-        return Problem(f"{failure.message} ({failure.kind_name})")
 
 
 def _read_chunk(chunk: dict[str, Any], outcome: Outcome) -> list[str]:
@@ -212,7 +206,16 @@ def _cost(said: str | bytes | None) -> float | None:
     return None if said is None else float(said)
 
 
-def _problem(status: int, body: bytes) -> Problem:
+def grpc_problem(target: str, error: grpc.aio.AioRpcError) -> Problem:
+    """Returns what a failed RPC means to a user."""
+    failure = errors.of_rpc(error)
+    if error.code() == grpc.StatusCode.UNAVAILABLE and not failure.metadata:
+        return Problem(f"{target} does not answer. Is the gateway running? Start it: twinspan serve")
+    return Problem(f"{failure.message} ({failure.kind_name})")
+
+
+def rest_problem(status: int, body: bytes) -> Problem:
+    """Returns what a failed request means to a user."""
     try:
         message = json.loads(body)["error"]["message"]
     except (ValueError, KeyError, TypeError):

@@ -79,6 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_connection(command)
     command.set_defaults(run=_running("chat", "run_models"))
 
+    command = commands.add_parser("batches", help="about batches of a running gateway")
+    actions = command.add_subparsers(title="actions", required=True, metavar="ACTION")
+    action = actions.add_parser("watch", help="show a batch's progress until it ends")
+    action.add_argument("id", metavar="ID", help="the batch")
+    action.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="how often to look (default: 1)")
+    _add_connection(action)
+    action.set_defaults(run=_running("batches", "run_watch"))
+
     command = commands.add_parser("demo", help="show one answer over each surface, with its trace")
     command.set_defaults(run=_running("demo", "run_demo"))
 

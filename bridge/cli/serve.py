@@ -158,6 +158,7 @@ async def _core(stack: AsyncExitStack, configuration: Configuration, export: Exp
     try:
         with explained():
             await core.start()
+        core.serve_batches(bridge_app.lines(core.channel, core_app.VERSION))
     except core_app.StartError as error:
         raise Problem(str(error)) from error
     return core

@@ -47,11 +47,16 @@ def document(endpoints: Iterable[Endpoint], image: FileDescriptorSet, messages: 
     """
     schemas = Schemas(Comments(image), messages)
     paths: dict[str, Schema] = {}
+    names: set[str] = set()
     for endpoint in endpoints:
         if not endpoint.described:
             continue
         path = _VARIABLE.sub(r"{\1}", endpoint.template)
-        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, schemas)
+        operation = _operation(endpoint, schemas)
+        if operation.get("operationId") in names:  # another path of the same method
+            operation["operationId"] += "_" + path.split("/")[1]
+        names.add(operation.get("operationId", ""))
+        paths.setdefault(path, {})[endpoint.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {
@@ -98,7 +103,7 @@ def _operation(endpoint: Endpoint, schemas: Schemas) -> Schema:
     }
     if first.GetOptions().Extensions[annotations_pb2.access] == annotations_pb2.ACCESS_PUBLIC:
         operation["security"] = []
-    if endpoint.method == "POST":
+    if endpoint.method == "POST" and any(field.name not in variables for field in first.input_type.fields):
         operation["requestBody"] = {"required": True, "content": {endpoint.takes: {"schema": _body(first, schemas)}}}
     return operation
 

@@ -42,8 +42,9 @@ class FilesRoutes:
         form = Form(call.http.headers.get("Content-Type", ""), call.http.content)
         description = files_pb2.FileDescription()
         has_file = False
-        await call.invite_body()
         upload = call.upload(self._upload)
+        await upload.begun()
+        await call.invite_body()
         async for part in form.parts():
             if part.name != "file":
                 await _describe(description, part)

@@ -65,7 +65,7 @@ class ApiKey:
 class KeyRing:
     """All credentials that are known."""
 
-    __slots__ = ("_principals",)
+    __slots__ = ("_named", "_principals")
 
     def __init__(self, client_token: str | None, api_keys: Iterable[ApiKey] = ()) -> None:
         """Makes a ring; the tokens themselves are not kept.
@@ -77,6 +77,7 @@ class KeyRing:
         self._principals = {_digest(key.token): key.principal for key in api_keys}
         if client_token:
             self._principals[_digest(client_token)] = Principal("client_token", roles=frozenset({ADMIN}))
+        self._named = {principal.name: principal for principal in self._principals.values()}
 
     def identify(self, token: str) -> Principal | None:
         """Returns whom a token belongs to, also if it is disabled or has expired; None if it is unknown.
@@ -88,6 +89,10 @@ class KeyRing:
         # A table finds a digest by a part of it and may stop at the first byte that differs, so the whole is compared once more.
         known = digest if principal is not None else _NO_DIGEST
         return principal if hmac.compare_digest(known, digest) else None
+
+    def named(self, name: str) -> Principal | None:
+        """Returns the principal of a key by the key's name; None if there is no such key. Only for calls of the gateway's own."""
+        return self._named.get(name)
 
 
 def generate_token() -> str:

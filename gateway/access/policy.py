@@ -28,6 +28,7 @@ _CHAT_ROUTES = ("POST /v1/chat/completions",)
 _DIALECT_ROUTES: Mapping[str, tuple[str, ...]] = {
     "/twinspan.v1.ChatService/Complete": _CHAT_ROUTES,
     "/twinspan.v1.ChatService/Stream": _CHAT_ROUTES,
+    "/twinspan.v1.BatchesService/Create": ("POST /v1/batches",),
     "/twinspan.v1.FilesService/Upload": ("POST /v1/files",),
     "/twinspan.v1.FilesService/Download": ("GET /v1/files/{id}/content",),
 }
@@ -158,8 +159,8 @@ def _right_of(service: ServiceDescriptor, method: MethodDescriptor) -> _Right:
     access = options.Extensions[annotations_pb2.access]
     name = f"/{service.full_name}/{method.name}"
     rule = options.Extensions[http_annotations.http]
-    verb = rule.WhichOneof("pattern")
-    routes = (f"{verb.upper()} {getattr(rule, verb)}",) if verb else _DIALECT_ROUTES.get(name, ())
+    bound = [(one, one.WhichOneof("pattern")) for one in (rule, *rule.additional_bindings)]
+    routes = tuple(f"{verb.upper()} {getattr(one, verb)}" for one, verb in bound if verb) or _DIALECT_ROUTES.get(name, ())
     return _Right(
         public=access == annotations_pb2.ACCESS_PUBLIC,
         roles=_ROLES.get(access, _ADMIN_ONLY),

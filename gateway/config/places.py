@@ -12,5 +12,6 @@ def state_directory(environment: Mapping[str, str]) -> Path:
     given = environment.get("STATE_DIRECTORY", "").partition(":")[0]
     if given:
         return Path(given)
-    home = environment.get("XDG_STATE_HOME") or Path(environment.get("HOME") or "/var/lib", ".local/state")
-    return Path(home, "twinspan")
+    home = environment.get("HOME")
+    state = environment.get("XDG_STATE_HOME") or (Path(home, ".local/state") if home else "/var/lib")
+    return Path(state, "twinspan")

@@ -20,6 +20,7 @@ from gateway.config.section import (
 )
 
 AuthStyle: TypeAlias = Literal["bearer", "bearer+x-goog", "anthropic", "azure", "none"]
+RerankStyle: TypeAlias = Literal["cohere", "jina", "voyage"]
 Strategy: TypeAlias = Literal["round-robin", "fallback", "sticky", "weighted", "latency", "cost", "least-busy"]
 Capability: TypeAlias = Literal[
     "stream_options",
@@ -101,6 +102,8 @@ class ProviderConfig(Section):
     """The address of the API, to which `/chat/completions` is added."""
     auth_style: AuthStyle | None = None
     """How the credential is sent."""
+    rerank_style: RerankStyle | None = None
+    """In whose form it is asked to rerank."""
     format_urls: Annotated[dict[str, HttpUrl], LATER] = Field(default_factory=dict)
     """Addresses by format."""
     timeout_seconds: Seconds | None = None
@@ -123,6 +126,8 @@ class ProviderConfig(Section):
     """Headers of every request to it."""
     capabilities: tuple[Capability, ...] | None = None
     """What it can do."""
+    max_embedding_inputs: Annotated[int, Field(ge=1)] | None = None
+    """How many inputs it embeds at once; more are sent in pieces. Without it: what is known of the built-in provider, else 2048."""
     thinking: Annotated[ThinkingConfig | None, LATER] = None
     """How its reasoning is treated."""
     billing: Annotated[dict[str, Any] | None, LATER] = None

@@ -105,11 +105,11 @@ class FilesConfig(Section):
 class BatchesConfig(Section):
     """How batches run, and where they are kept."""
 
-    dir: Annotated[FilePath | None, LATER] = None
+    dir: FilePath | None = None
     """The directory of batches under way; unset, `batches` below the directory of files. A change needs a restart."""
     backend: Annotated[str, LATER] = "local"
     """`local` for the own batches, or a provider's name."""
-    max_concurrency: Annotated[int, Field(ge=1, le=1024), LATER] = 4
+    max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 4
     """Most lines of all batches that run at a time. Low, batches leave room for everyone else. A change needs a restart."""
 
 

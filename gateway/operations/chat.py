@@ -129,6 +129,9 @@ class ChatAttempt(Attempt):
     async def open(self, sender: Sender, remaining_seconds: float) -> None:
         """See `Attempt.open`: it returns with the first events, or with the whole answer."""
         provider = self.target.provider
+        if self.target.model in provider.embedding_models:
+            message = f"The model '{self.target.model}' embeds and does not chat. GET /v1/models lists others."
+            raise GatewayError(ErrorKind.ERROR_KIND_INVALID_REQUEST, message, param="model")
         stream = self._form is Form.STREAM
         limits = provider.timeouts
         if stream:

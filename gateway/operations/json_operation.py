@@ -5,12 +5,12 @@ types are checked once, here; unknown fields go through as they are. Above are t
 are `json_text`, which knows messages, and the attempt.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 import orjson
-from google.protobuf.message import Message
 from msgspec import Raw
 from orjson import Fragment
 from twinspan.v1 import chat_pb2, content_pb2
@@ -89,7 +89,7 @@ async def ask(exchange: Exchange, kind: Kind, request: JsonRequest, response: _R
 class JsonOperation:
     """A request of some kind."""
 
-    __slots__ = ("_fields", "_kind", "_request", "model")
+    __slots__ = ("_checked", "_fields", "_kind", "_request", "model")
 
     def __init__(self, kind: Kind, request: JsonRequest) -> None:
         """Takes what is asked; `check` looks at it."""
@@ -97,6 +97,7 @@ class JsonOperation:
         self._kind = kind
         self._request = request
         self._fields: dict[str, Any] = {}
+        self._checked: Any = None
 
     @property
     def service(self) -> str | None:
@@ -110,18 +111,35 @@ class JsonOperation:
 
     def check(self, *, trusted: bool) -> None:  # noqa: ARG002 (nobody has looked at it before)
         """See `Operation.check`."""
-        text = self._request.openai_json if self._request.HasField("openai_json") else _text_of(self._request)
+        text = self._text()
         try:
             fields = json_text.scan(text)
         except ValueError as error:
-            raise _invalid(None, f"The body is not a JSON object: {error}.") from None
+            raise invalid(None, f"The body is not a JSON object: {error}.") from None
         try:
             checked = msgspec.json.decode(text, type=self._kind.shape)
         except msgspec.ValidationError as error:
             raise _wrong_type(error) from None
+        self._checked = checked
         self.model = getattr(checked, "model", None) or ""
         fields.pop("model", None)
         self._fields = {name: Fragment(bytes(raw)) for name, raw in fields.items()}
+
+    def fields_of(self, request: Any) -> dict[str, Any]:
+        """Returns a typed request's fields as values that orjson writes.
+
+        Raises:
+            UnwritableError: A field has no form in JSON.
+        """
+        return json_text.fields_of(request)
+
+    def _text(self) -> bytes:
+        if self._request.HasField("openai_json"):
+            return self._request.openai_json
+        try:
+            return orjson.dumps(self.fields_of(self._request))
+        except UnwritableError as error:
+            raise invalid(error.path, f"{error}.") from None
 
     def span(self, tracing: Tracing, parent: Span) -> OperationSpan:
         """See `Operation.span`."""
@@ -170,29 +188,33 @@ class JsonAttempt(Attempt):
 
     async def open(self, sender: Sender, remaining_seconds: float) -> None:
         """See `Attempt.open`: it returns with the whole answer."""
-        provider, model = self.target.provider, self.target.model
-        asked = {"model": model, **self._asked} if model else self._asked
-        upstream = await self._send(
-            sender,
-            OutboundRequest(
-                url=provider.url(self._kind.path),
-                headers={**provider.headers, **dict(self._span.headers)},
-                body=orjson.dumps(asked),
-                timeouts=Timeouts(provider.timeouts.connect, remaining_seconds, remaining_seconds, remaining_seconds),
-                provider=provider.name,
-                model=model,
-                repeatable=not self._kind.creates,
-            ),
-        )
+        upstream = await self._send(sender, self._outbound(self._asked, remaining_seconds))
         body = await upstream.read(_BODY_LIMIT)
         try:
             self.fields = json_text.scan(body)
         except ValueError:
             raise self._broken("sent something that is not a JSON object", ErrorKind.ERROR_KIND_PROVIDER_ERROR) from None
         self.body = body
-        self._usage = _usage(self.fields.get("usage"))
+        self._usage = usage_of(self.fields.get("usage"))
         self._done = True
         self._counts.chunk(self._span.sampled_trace_id)
+
+    def address(self) -> str:
+        """Returns where the target is asked."""
+        return self.target.provider.url(self._kind.path)
+
+    def _outbound(self, asked: Mapping[str, Any], remaining_seconds: float) -> OutboundRequest:
+        """Returns the request that asks for these fields to be answered."""
+        provider, model = self.target.provider, self.target.model
+        return OutboundRequest(
+            url=self.address(),
+            headers={**provider.headers, **dict(self._span.headers)},
+            body=orjson.dumps({"model": model, **asked} if model else asked),
+            timeouts=Timeouts(provider.timeouts.connect, remaining_seconds, remaining_seconds, remaining_seconds),
+            provider=provider.name,
+            model=model,
+            repeatable=not self._kind.creates,
+        )
 
 
 class _Usage(msgspec.Struct):
@@ -203,7 +225,7 @@ class _Usage(msgspec.Struct):
     total_tokens: int = 0
 
 
-def _usage(raw: Raw | None) -> content_pb2.Usage | None:
+def usage_of(raw: Raw | None) -> content_pb2.Usage | None:
     """Returns what was consumed, by either of the names that providers have for it; None if they do not say."""
     if raw is None:
         return None
@@ -219,14 +241,6 @@ def _usage(raw: Raw | None) -> content_pb2.Usage | None:
     return content_pb2.Usage(input_tokens=read, output_tokens=written, total_tokens=total or read + written)
 
 
-def _text_of(request: Any) -> bytes:
-    assert isinstance(request, Message)  # noqa: S101 (for the type checker)
-    try:
-        return orjson.dumps(json_text.fields_of(request))
-    except UnwritableError as error:
-        raise _invalid(error.path, f"{error}.") from None
-
-
 def _wrong_type(error: msgspec.ValidationError) -> GatewayError:
     """Returns the client's form of a decoder's error, with the place of the field."""
     what, _, place = str(error).partition(" - at `$")
@@ -234,11 +248,12 @@ def _wrong_type(error: msgspec.ValidationError) -> GatewayError:
     if "missing required field" in what:
         field = what.rpartition("field `")[2].rstrip("`")
         place = f"{place}.{field}" if place else field
-        return _invalid(place, f"'{place}' must be given.")
+        return invalid(place, f"'{place}' must be given.")
     wanted = what.partition("`")[2].partition("`")[0].removesuffix(" | null")
     expected = " or ".join(_TYPE_NAMES.get(kind, f"an {kind}") for kind in wanted.split(" | ")) if wanted else what.lower()
-    return _invalid(place or None, f"'{place}' must be {expected}." if place else "The body is not a JSON object.")
+    return invalid(place or None, f"'{place}' must be {expected}." if place else "The body is not a JSON object.")
 
 
-def _invalid(param: str | None, message: str) -> GatewayError:
+def invalid(param: str | None, message: str) -> GatewayError:
+    """Returns the error of a request that cannot be sent; `param` is the field at fault."""
     return GatewayError(ErrorKind.ERROR_KIND_INVALID_REQUEST, message, param=param)

@@ -26,6 +26,10 @@ class Provider:
         empty_stream_as_error: Whether a stream without any output counts as a failure.
         free: Whether its answers cost nothing.
         capabilities: What it can do, the kinds of service that it offers among them.
+        places: Where endpoints are that do not stand below `base_url`, by their paths.
+        embedding_models: Those models that are known to embed and do nothing else.
+        most_embedding_inputs: How many inputs it embeds at once; more are sent in pieces.
+        rerank_style: In whose form it is asked to rerank: `cohere`, `jina` or `voyage`.
         secrets: Texts that must never appear in an error or a log.
     """
 
@@ -41,12 +45,16 @@ class Provider:
     empty_stream_as_error: bool = True
     free: bool = False
     capabilities: tuple[str, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
+    embedding_models: frozenset[str] = frozenset()
+    most_embedding_inputs: int = 2048
+    rerank_style: str = "cohere"
     secrets: tuple[str, ...] = field(default=(), repr=False)
     own_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def url(self, path: str) -> str:
         """Returns the address of an endpoint; `path` begins with a slash."""
-        return self.base_url + path
+        return self.places.get(path) or self.base_url + path
 
     def cleansed(self, message: str) -> str:
         """Returns `message` without the provider's credential, which some providers repeat in their errors."""

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeAlias
 import grpc
 from twinspan.v1.errors_pb2 import ErrorKind
 
+from gateway.access.delegation import Delegation
 from gateway.access.keys import KeyRing, Principal
 from gateway.access.policy import DeniedError, Policy
 from gateway.errors import GatewayError
@@ -33,7 +34,14 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 class Edge:
     """Wraps handlers so that what every RPC needs is done in one place."""
 
-    def __init__(self, policy: Policy, keys: Callable[[], KeyRing], recorder: Recorder, tracing: Tracing) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        keys: Callable[[], KeyRing],
+        recorder: Recorder,
+        tracing: Tracing,
+        delegation: Delegation | None = None,
+    ) -> None:
         """Makes an edge.
 
         Args:
@@ -41,7 +49,9 @@ class Edge:
             keys: Returns the credentials that are valid now.
             recorder: Counts.
             tracing: Makes spans.
+            delegation: Recognises calls that this process makes for a key; None if it makes none.
         """
+        self._delegation = delegation
         self._policy = policy
         self._keys = keys
         self._recorder = recorder
@@ -112,7 +122,11 @@ class Edge:
 
     def _admit(self, call: RpcCall) -> None:
         """Finds out who calls, and whether they may."""
-        call.principal = self._identify(call.metadata.get("authorization"))
+        delegated = self._delegation.key_of(call.metadata) if self._delegation is not None and call.trusted else None
+        if delegated is None:
+            call.principal = self._identify(call.metadata.get("authorization"))
+        else:
+            call.principal = self._keys().named(delegated)
         self._policy.check(call.principal, call.method, now=datetime.now(UTC))
 
     def _identify(self, credential: str | bytes | None) -> Principal | None:

@@ -1,9 +1,11 @@
+import base64
 import json
+import struct
 
 import pytest
 
 from bench import answers, behaviour, workloads
-from bench.load import SMALL_REQUEST_BYTES, small_body
+from bench.load import SMALL_REQUEST_BYTES, embedding_body, small_body
 
 
 def test_an_answer_in_one_piece_is_a_kilobyte_of_a_chat_completion() -> None:
@@ -31,6 +33,16 @@ def test_a_small_request_is_200_bytes_of_json(workload: workloads.Workload) -> N
 
     assert len(body) == SMALL_REQUEST_BYTES == 200
     assert json.loads(body)["model"] == workload.model
+
+
+@pytest.mark.parametrize("workload", [workload for workload in workloads.ALL if workload.kind == "embedding"], ids=str)
+def test_a_small_embedding_is_asked_for_in_200_bytes_and_comes_as_1536_numbers(workload: workloads.Workload) -> None:
+    body = embedding_body(workload.model)
+    answer = json.loads(answers.embedding())
+
+    assert len(body) == SMALL_REQUEST_BYTES
+    assert json.loads(body)["model"] == workload.model == behaviour.EMBEDDING
+    assert len(struct.unpack("<1536f", base64.b64decode(answer["data"][0]["embedding"]))) == answers.DIMENSIONS
 
 
 @pytest.mark.parametrize("workload", [workload for workload in workloads.ALL if workload.chunks], ids=str)

@@ -3,6 +3,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from bench import load
@@ -50,6 +51,14 @@ async def test_answers_in_one_piece_are_counted() -> None:
     assert outcome.failures == {}
     assert outcome.responses > 0
     assert outcome.chunks == 0
+
+
+async def test_answers_that_hold_a_vector_are_counted() -> None:
+    async with Mock() as mock:
+        outcome = await load.measure(msgspec.structs.replace(phase(mock.port, model="bench-embedding"), kind="embedding"))
+
+    assert outcome.failures == {}
+    assert outcome.responses > 0
 
 
 async def test_chunks_of_whole_streams_are_counted() -> None:

@@ -19,6 +19,8 @@ NODE = Path(__file__).parent / "node"
 GOOGLEAPIS = Path(google.api.annotations_pb2.__file__).parents[2]
 PROTOS = ROOT / "proto"
 MODEL = "smollm2-135m-instruct"
+EMBEDDING_MODEL = "all-minilm-l6-v2"
+MEDIA_MODELS = ["rerank-v3.5", "gpt-3.5-turbo-instruct", "gpt-image-1", "dall-e-2", "whisper-1", "gpt-4o-mini-tts"]
 CALL = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Bern"}'}}
 
 
@@ -50,7 +52,7 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Add
     directory = tmp_path_factory.mktemp("gateway")
     async with Upstream() as upstream:
         upstream.plays(by_path({"/v1/chat/completions": calls_a_tool, **OTHERS}))
-        acme = {"base_url": upstream.base_url, "api_key": "k", "models": ["omni-moderation-latest", "tool-caller"]}
+        acme = {"base_url": upstream.base_url, "api_key": "k", "models": ["omni-moderation-latest", "tool-caller", *MEDIA_MODELS]}
         providers = {"local": {}, "acme": acme}
         configure(directory, upstream.base_url, providers=providers)
         async with started("serve", cwd=directory, TWINSPAN_SECRETS_DIR=str(directory / "secrets")) as process:

@@ -2,11 +2,12 @@
 
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.clients.conftest import CALL, GOOGLEAPIS, MODEL, NODE, PROTOS, Address, cases, output
+from tests.clients.conftest import CALL, EMBEDDING_MODEL, GOOGLEAPIS, MODEL, NODE, PROTOS, Address, cases, output
 from tests.flows.running import TOKEN
 
 pytestmark = [
@@ -17,7 +18,13 @@ pytestmark = [
 
 async def test_the_openai_sdk_for_node_works(gateway: Address) -> None:
     printed = await output(
-        "node", NODE / "openai_chat.mjs", BASE_URL=f"{gateway.url}/v1", API_KEY=TOKEN, MODEL=MODEL, TOOL_MODEL="tool-caller"
+        "node",
+        NODE / "openai_chat.mjs",
+        BASE_URL=f"{gateway.url}/v1",
+        API_KEY=TOKEN,
+        MODEL=MODEL,
+        TOOL_MODEL="tool-caller",
+        EMBEDDING_MODEL=EMBEDDING_MODEL,
     )
     seen: dict[str, Any] = cases(printed)
     assert seen["unary"]["object"] == "chat.completion"
@@ -31,7 +38,9 @@ async def test_the_openai_sdk_for_node_works(gateway: Address) -> None:
     assert seen["stream"]["usage"]["prompt_tokens"] > 0
     for name in ("tool_call", "streamed_tool_call"):
         assert (seen[name]["finish_reason"], seen[name]["tool_calls"]) == ("tool_calls", [CALL])
-    assert set(seen["models"]["ids"]) == {MODEL, "omni-moderation-latest", "tool-caller"}
+    assert seen["embeddings"]["sizes"] == [384, 384]  # which the SDK asks for in base64, and reads
+    assert seen["embeddings"]["usage"]["prompt_tokens"] > 0
+    assert {MODEL, "tool-caller"} <= set(seen["models"]["ids"])
     assert seen["models"]["one"] == MODEL
     for name, error, status in (
         ("wrong_key", "AuthenticationError", 401),
@@ -41,6 +50,18 @@ async def test_the_openai_sdk_for_node_works(gateway: Address) -> None:
     ):
         assert (seen[name]["class"], seen[name]["status"]) == (error, status)
         assert seen[name]["request_id"]
+
+
+async def test_files_and_batches_of_the_openai_sdk_for_node_work(gateway: Address, tmp_path: Path) -> None:
+    given = tmp_path / "notes.txt"
+    given.write_text("a line\n" * 50_000)
+    printed = await output(
+        "node", NODE / "openai_files.mjs", BASE_URL=f"{gateway.url}/v1", API_KEY=TOKEN, MODEL=MODEL, FILE=str(given)
+    )
+    seen: dict[str, Any] = cases(printed)
+    assert seen["files"] == {"filename": "notes.txt", "bytes": 350_000, "content": 350_000, "listed": True, "deleted": True}
+    assert seen["batch"] == {"status": "completed", "counts": {"total": 2, "completed": 2, "failed": 0}, "answered": ["a", "b"]}
+    assert seen["missing"] == {"class": "NotFoundError", "status": 404, "code": "not_found"}
 
 
 async def test_grpc_from_node_works(gateway: Address) -> None:

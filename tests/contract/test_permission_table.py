@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from twinspan.v1 import admin_pb2, chat_pb2, files_pb2, models_pb2, proxy_pb2
+from twinspan.v1 import admin_pb2, batches_pb2, chat_pb2, files_pb2, models_pb2, proxy_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.access.keys import ApiKey, KeyRing, Principal, generate_token
@@ -22,16 +22,17 @@ CHANNELZ = "/grpc.channelz.v1.Channelz/GetServers"
 UNKNOWN = "/someone.else.Service/Method"
 UPLOAD = "/twinspan.v1.FilesService/Upload"
 DOWNLOAD = "/twinspan.v1.FilesService/Download"
+CREATE = "/twinspan.v1.BatchesService/Create"
 # Its route is in what it is asked: a key with endpoints of its own is let in, and `Policy.check_route` decides on each request.
 FORWARD = "/twinspan.v1.ProxyService/Forward"
-ALL = {COMPLETE, STREAM, LIST, GET, UPLOAD, DOWNLOAD, FORWARD, STATS, HEALTH, REFLECTION, CHANNELZ, UNKNOWN}
+ALL = {FORWARD, COMPLETE, STREAM, LIST, GET, UPLOAD, DOWNLOAD, CREATE, STATS, HEALTH, REFLECTION, CHANNELZ, UNKNOWN}
 PUBLIC = {STATS, HEALTH, REFLECTION}
 
 
 @pytest.fixture
 def policy() -> Policy:
-    files = (chat_pb2.DESCRIPTOR, models_pb2.DESCRIPTOR, files_pb2.DESCRIPTOR, proxy_pb2.DESCRIPTOR, admin_pb2.DESCRIPTOR)
-    return Policy(service for file in files for service in file.services_by_name.values())
+    files = (chat_pb2, models_pb2, files_pb2, batches_pb2, proxy_pb2, admin_pb2)
+    return Policy(service for file in files for service in file.DESCRIPTOR.services_by_name.values())
 
 
 def key(
@@ -66,9 +67,9 @@ def reach(policy: Policy, principal: Principal | None, agent: str | None = None)
     [
         (None, PUBLIC),
         (key("admin"), ALL),
-        (key("user"), {*PUBLIC, COMPLETE, STREAM, LIST, GET, UPLOAD, DOWNLOAD, FORWARD}),
+        (key("user"), {*PUBLIC, COMPLETE, STREAM, LIST, GET, UPLOAD, DOWNLOAD, CREATE, FORWARD}),
         (key("read-only"), {*PUBLIC, LIST, GET, DOWNLOAD}),
-        (key("read-only", "user"), {*PUBLIC, COMPLETE, STREAM, LIST, GET, UPLOAD, DOWNLOAD, FORWARD}),
+        (key("read-only", "user"), {*PUBLIC, COMPLETE, STREAM, LIST, GET, UPLOAD, DOWNLOAD, CREATE, FORWARD}),
         (key("user", enabled=False), PUBLIC),
         (key("admin", enabled=False), PUBLIC),
         (key("user", days=-1), PUBLIC),
@@ -77,6 +78,7 @@ def reach(policy: Policy, principal: Principal | None, agent: str | None = None)
         (key("user", endpoints=("GET /v1/models",)), {*PUBLIC, LIST, FORWARD}),
         (key("user", endpoints=("GET /v1/models/*",)), {*PUBLIC, GET, FORWARD}),
         (key("user", endpoints=("GET /v1/*",)), {*PUBLIC, LIST, FORWARD}),
+        (key("user", endpoints=("POST /v1/batches",)), {*PUBLIC, CREATE, FORWARD}),
         (key("user", endpoints=("POST /v1/files", "GET /v1/files/*/content")), {*PUBLIC, UPLOAD, DOWNLOAD, FORWARD}),
         (key("user", endpoints=("GET /elsewhere",)), {*PUBLIC, FORWARD}),
     ],
@@ -94,6 +96,7 @@ def reach(policy: Policy, principal: Principal | None, agent: str | None = None)
         "a user allowed to list",
         "a user allowed to look one up",
         "a user allowed one segment",
+        "a user allowed to make batches",
         "a user allowed to keep files",
         "a user allowed what is not there",
     ],
@@ -104,7 +107,7 @@ def test_a_key_reaches_what_its_roles_or_endpoints_say(policy: Policy, principal
 
 def test_a_key_bound_to_agents_may_name_no_other(policy: Policy) -> None:
     bound = key("user", agents=("smart",))
-    assert reach(policy, bound, "smart") == {*PUBLIC, COMPLETE, STREAM, LIST, GET, UPLOAD, DOWNLOAD, FORWARD}
+    assert reach(policy, bound, "smart") == {*PUBLIC, COMPLETE, STREAM, LIST, GET, UPLOAD, DOWNLOAD, CREATE, FORWARD}
     assert reach(policy, bound, "other") == PUBLIC
     assert reach(policy, key("admin", agents=("smart",)), "other") == ALL
 

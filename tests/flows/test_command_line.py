@@ -53,7 +53,7 @@ async def test_without_a_configuration_it_runs_the_embedded_model_on_this_machin
         assert url.startswith("http://127.0.0.1:")
         models = (await process.until(r"^models\s+(.*)"))[1]
         token = (await process.until(r"^token\s+(ts-\S+)"))[1]
-        assert models == "smollm2-135m-instruct"
+        assert models == "smollm2-135m-instruct, all-minilm-l6-v2"
         shown = (await process.until(r"^curl .*"))[0]
         assert token in shown
         curl = await asyncio.create_subprocess_shell(shown.replace("curl -N", "curl -sN"), stdout=asyncio.subprocess.PIPE)
@@ -257,13 +257,14 @@ async def test_the_demo_shows_an_answer_and_a_trace_for_each_surface(tmp_path: P
     assert "POST /v1/chat/completions" in rest
 
 
-async def test_a_worker_of_the_embedded_model_does_not_outlive_a_killed_gateway(tmp_path: Path) -> None:
+@pytest.mark.parametrize("worker", [0, 1])
+async def test_no_worker_of_the_embedded_models_outlives_a_killed_gateway(tmp_path: Path, worker: int) -> None:
     async with started("serve", cwd=tmp_path, PORT="0", GRPC_PORT="0") as process:
         await rest_url(process)
         pid = process.process.pid
         children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-        assert len(children) == 1
-        handle = os.pidfd_open(children[0])
+        assert len(children) == 2
+        handle = os.pidfd_open(children[worker])
         process.process.kill()
         gone = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().add_reader(handle, gone.set_result, None)

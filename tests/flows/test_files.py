@@ -16,7 +16,7 @@ from twinspan.v1.files_pb2_grpc import FilesServiceStub
 
 from bridge import errors
 from bridge.dialects import files as files_dialect
-from tests.flows.running import Running, configuration, running
+from tests.flows.running import Running, configuration, running, spans_of
 from tests.waiting import until
 
 ANN, BEN = "ts-the-key-of-ann-0001", "ts-the-key-of-ben-0001"
@@ -306,6 +306,7 @@ async def test_files_are_the_same_on_every_surface(twinspan: Running) -> None:
     everywhere = []
     for name in ("rest", "inprocess", "network"):
         surface = Surface(twinspan, name)
+        spans_of(twinspan)
         file = await surface.upload(b"content", filename="a b", purpose="user_data")
         missing = "file-" + "0" * 32
         everywhere.append(
@@ -330,10 +331,12 @@ async def test_files_are_the_same_on_every_surface(twinspan: Running) -> None:
                     await surface.list(limit=10_001),
                     await surface.delete(file["id"]),
                     await surface.delete(file["id"]),
+                    spans_of(twinspan),
                 ]
             )
         )
     assert everywhere[0] == everywhere[1] == everywhere[2]
+    assert len(everywhere[0][-1]) == 19
     kinds = [item[0] for item in everywhere[0] if isinstance(item, tuple)]
     assert kinds == [*["invalid_request"] * 3, "payload_too_large", *["not_found"] * 3, *["invalid_request"] * 4, "not_found"]
 

@@ -132,6 +132,29 @@ async def test_two_gateways_cannot_share_a_directory(tmp_path: Path) -> None:
         assert (await first.rest.get("/v1/files")).status_code == 200
 
 
+async def test_files_pass_a_bridge_whose_core_is_elsewhere(tmp_path: Path) -> None:
+    anywhere = {"listen_addr": "127.0.0.1:0", "grpc_addr": "127.0.0.1:0"}
+    configure(tmp_path, NOWHERE, files={"dir": "files"}, server={**anywhere, "max_upload_bytes": 5 * MEGABYTE})
+    secrets = {"TWINSPAN_SECRETS_DIR": str(tmp_path / "secrets")}
+    async with started("core", cwd=tmp_path, **secrets) as core:
+        target = (await core.until(r"^gRPC\s+(\S+)"))[1]
+        async with started("bridge", "--core", target, cwd=tmp_path, **secrets) as bridge:
+            url = (await bridge.until(r"^REST\s+(http\S+)/v1"))[1]
+            async with sdk(url) as client:
+                content = os.urandom(5 * MEGABYTE)
+                file = await client.files.create(file=("a", content), purpose="user_data")
+                assert (await client.files.content(file.id)).content == content
+                with pytest.raises(openai.APIStatusError) as raised:
+                    await client.files.create(file=("a", content + b"x"), purpose="user_data")
+                assert raised.value.status_code == 413
+                with pytest.raises(openai.AuthenticationError):
+                    await client.with_options(api_key="none").files.create(file=("a", content), purpose="user_data")
+                with pytest.raises(openai.BadRequestError):
+                    await client.files.create(file=("a", content), purpose="nothing")  # type: ignore[arg-type]  # that is the point
+                assert [item.id async for item in client.files.list()] == [file.id]
+    assert list((tmp_path / "files/incoming").iterdir()) == []
+
+
 def resident_bytes(pid: int, *, peak: bool = False) -> int:
     """Returns how much memory a process has resident; with `peak`, the most since this was last asked for. Asking begins anew."""
     status = Path(f"/proc/{pid}/status").read_text()

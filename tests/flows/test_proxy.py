@@ -329,13 +329,13 @@ async def test_a_named_provider_that_is_not_there_is_not_found(proxied: Running)
 
 
 async def test_the_official_sdk_works_through_the_proxy(upstream: Upstream) -> None:
-    async with running_over(upstream) as twinspan:
-        sdk = twinspan.openai()
-        client = sdk.with_options(base_url=f"{twinspan.url}/proxy/acme/v1")
+    async with (
+        running_over(upstream) as twinspan,
+        twinspan.openai().with_options(base_url=f"{twinspan.url}/proxy/acme/v1") as client,
+    ):
         stream = await client.chat.completions.create(
             model="model-1", messages=[{"role": "user", "content": "Hello?"}], stream=True
         )
         said = [chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]
-        await sdk.close()
     assert "".join(said) == "Hello there."
     assert upstream.requests[0].path == "/v1/chat/completions"

@@ -95,7 +95,9 @@ def by_path(scripts: Mapping[str, Script]) -> Script:
 
 
 OTHERS: Mapping[str, Script] = {
+    "/v1/embeddings": whole({"object": "list", "model": "embed-1", "data": [{"index": 0, "embedding": [0.5]}], "usage": USAGE}),
     "/v1/moderations": whole({"id": "modr-1", "model": "omni-1", "results": [{"flagged": False, "categories": {}}]}),
+    "/v1/rerank": whole({"id": "rr-1", "results": [{"index": 0, "relevance_score": 0.5}]}),
 }
 """What a provider says where it is asked for something else than a chat, by path."""
 

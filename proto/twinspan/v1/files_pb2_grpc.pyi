@@ -40,7 +40,9 @@ class FilesServiceStub:
     Upload: _grpc.StreamUnaryMultiCallable[_files_pb2.FilesServiceUploadRequest, _files_pb2.FilesServiceUploadResponse]
     """Takes a file. Its description is sent once, ahead of the content or after it; the content in pieces of any size below the limit of
     messages. The answer means that the file is on disk: it survives a crash from then on, and a crash before leaves nothing of it. A
-    call that is cancelled leaves nothing either. Not idempotent. RESOURCE_EXHAUSTED (`payload_too_large`) above
+    call that is cancelled before its content is whole leaves nothing either. The initial metadata comes as soon as the call is let
+    in; a client that waits for it before it sends content learns for certain why a call was refused, as a write into a call that has
+    ended may hide the reason. Not idempotent. RESOURCE_EXHAUSTED (`payload_too_large`) above
     `server.max_upload_bytes`.
     """
     List: _grpc.UnaryUnaryMultiCallable[_files_pb2.FilesServiceListRequest, _files_pb2.FilesServiceListResponse]
@@ -66,7 +68,9 @@ class FilesServiceAsyncStub(FilesServiceStub):
     Upload: _aio.StreamUnaryMultiCallable[_files_pb2.FilesServiceUploadRequest, _files_pb2.FilesServiceUploadResponse]  # type: ignore[assignment]
     """Takes a file. Its description is sent once, ahead of the content or after it; the content in pieces of any size below the limit of
     messages. The answer means that the file is on disk: it survives a crash from then on, and a crash before leaves nothing of it. A
-    call that is cancelled leaves nothing either. Not idempotent. RESOURCE_EXHAUSTED (`payload_too_large`) above
+    call that is cancelled before its content is whole leaves nothing either. The initial metadata comes as soon as the call is let
+    in; a client that waits for it before it sends content learns for certain why a call was refused, as a write into a call that has
+    ended may hide the reason. Not idempotent. RESOURCE_EXHAUSTED (`payload_too_large`) above
     `server.max_upload_bytes`.
     """
     List: _aio.UnaryUnaryMultiCallable[_files_pb2.FilesServiceListRequest, _files_pb2.FilesServiceListResponse]  # type: ignore[assignment]
@@ -95,7 +99,9 @@ class FilesServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_files_pb2.FilesServiceUploadResponse, _abc.Awaitable[_files_pb2.FilesServiceUploadResponse]]:
         """Takes a file. Its description is sent once, ahead of the content or after it; the content in pieces of any size below the limit of
         messages. The answer means that the file is on disk: it survives a crash from then on, and a crash before leaves nothing of it. A
-        call that is cancelled leaves nothing either. Not idempotent. RESOURCE_EXHAUSTED (`payload_too_large`) above
+        call that is cancelled before its content is whole leaves nothing either. The initial metadata comes as soon as the call is let
+        in; a client that waits for it before it sends content learns for certain why a call was refused, as a write into a call that has
+        ended may hide the reason. Not idempotent. RESOURCE_EXHAUSTED (`payload_too_large`) above
         `server.max_upload_bytes`.
         """
 

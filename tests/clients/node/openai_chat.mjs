@@ -1,9 +1,9 @@
 // What a user of the official OpenAI SDK does, against the gateway at BASE_URL with API_KEY and MODEL. Prints one JSON object a case.
 //
-// MODEL must answer in text; TOOL_MODEL, if given, is asked with a tool and must call it.
+// MODEL must answer in text; TOOL_MODEL, if given, is asked with a tool and must call it. EMBEDDING_MODEL, if given, must embed.
 import OpenAI from "openai";
 
-const { BASE_URL: baseURL, API_KEY: apiKey, MODEL: model, TOOL_MODEL: toolModel } = process.env;
+const { BASE_URL: baseURL, API_KEY: apiKey, MODEL: model, TOOL_MODEL: toolModel, EMBEDDING_MODEL: embeddingModel } = process.env;
 const messages = [{ role: "user", content: "Say hello." }];
 const tools = [
   {
@@ -69,6 +69,12 @@ async function list() {
   return { ids, one: (await connect().models.retrieve(model)).id };
 }
 
+async function embeddings() {
+  const input = ["A kitten rests on a rug.", "The cat sat on the mat."];
+  const answer = await connect().embeddings.create({ model: embeddingModel, input });
+  return { sizes: answer.data.map(({ embedding }) => embedding.length), usage: answer.usage };
+}
+
 async function failure(request) {
   try {
     await request();
@@ -85,6 +91,7 @@ if (toolModel) {
   report("tool_call", await toolCall());
   report("streamed_tool_call", await streamedToolCall());
 }
+if (embeddingModel) report("embeddings", await embeddings());
 report("models", await list());
 report("wrong_key", await failure(() => connect("ts-wrong-key-wrong-key").chat.completions.create({ model, messages })));
 report("wrong_model", await failure(() => connect().chat.completions.create({ model: "no-such-model", messages })));

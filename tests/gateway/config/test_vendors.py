@@ -6,7 +6,7 @@ from tests.gateway.config.written import Written
 PROMISED = (
     *("openai", "anthropic", "gemini", "azure", "deepseek", "mistral", "xai", "groq", "together", "sambanova", "cerebras"),
     *("nvidia", "nvidia_free", "github", "qwen", "qwen_free", "minimax", "minimax_free", "moonshot", "openrouter", "perplexity"),
-    *("cohere", "deepinfra", "zai", "zai-coding-plan", "zen", "ollama", "vllm", "lmstudio", "bedrock", "vertex"),
+    *("cohere", "jina", "voyage", "deepinfra", "zai", "zai-coding-plan", "zen", "ollama", "vllm", "lmstudio", "bedrock", "vertex"),
 )
 OWN_ADDRESS = {"azure", "bedrock", "vertex"}
 """Of these every customer has an address of their own."""

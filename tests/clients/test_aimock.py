@@ -1,0 +1,82 @@
+"""The official SDK, through a gateway, to a provider that was not written for this suite: aimock."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from twinspan.v1 import embeddings_pb2
+from twinspan.v1.embeddings_pb2_grpc import EmbeddingsServiceStub
+
+from tests.clients.conftest import NODE
+from tests.flows.running import Running, configuration, running
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(shutil.which("node") is None or not (NODE / "node_modules").is_dir(), reason="Node is not installed"),
+]
+
+MODEL = "text-embedding-3-small"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def twinspan() -> AsyncIterator[Running]:
+    """Runs a gateway over aimock, which takes 4 inputs at once as far as the gateway knows."""
+    process = await asyncio.create_subprocess_exec(
+        "node", NODE / "aimock.mjs", cwd=NODE, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(20):
+            url = (await process.stdout.readline()).decode().strip()
+        acme = {"base_url": f"{url}/v1", "api_key": "k", "models": [MODEL], "max_embedding_inputs": 4}
+        async with running(configuration(url, providers={"acme": acme})) as started:
+            yield started
+    finally:
+        process.stdin.close()
+        await process.wait()
+
+
+@pytest.mark.parametrize("dimensions", [{}, {"dimensions": 8}], ids=["all dimensions", "8 dimensions"])
+async def test_embeddings_are_the_same_in_every_form(twinspan: Running, dimensions: dict[str, Any]) -> None:
+    """The SDK asks for base64 unless it is told otherwise, and aimock answers in numbers all the same."""
+    texts = [f"text {number}" for number in range(10)]
+    async with twinspan.openai() as client:
+        usual = await client.embeddings.create(model=MODEL, input=texts, **dimensions)
+        numbers = await client.embeddings.create(model=MODEL, input=texts, encoding_format="float", **dimensions)
+    request = embeddings_pb2.EmbedRequest(model=MODEL, input=texts, **dimensions)
+    typed = await EmbeddingsServiceStub(twinspan.network).Embed(request, metadata=twinspan.metadata, timeout=5)
+    vectors = [list(item.embedding) for item in typed.data]
+    assert [item.index for item in usual.data] == list(range(10))
+    assert [item.embedding for item in usual.data] == vectors
+    for item, vector in zip(numbers.data, vectors, strict=True):
+        assert item.embedding == pytest.approx(vector, rel=1e-6)
+    assert {len(vector) for vector in vectors} == {dimensions.get("dimensions", 1536)}
+    assert len({tuple(vector) for vector in vectors}) == 10
+    assert twinspan.complaints() == []
+
+
+async def test_a_batch_of_embeddings_gets_what_the_same_requests_get(twinspan: Running) -> None:
+    bodies = [{"model": MODEL, "input": f"text {number}", "encoding_format": "float"} for number in range(20)]
+    lines = [
+        {"custom_id": str(number), "method": "POST", "url": "/v1/embeddings", "body": body} for number, body in enumerate(bodies)
+    ]
+    async with twinspan.openai() as client:
+        content = "\n".join(map(json.dumps, lines)).encode()
+        file = await client.files.create(file=("lines.jsonl", content), purpose="batch")
+        batch = await client.batches.create(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
+        async with asyncio.timeout(10):
+            while batch.status != "completed":
+                await asyncio.sleep(0.02)
+                batch = await client.batches.retrieve(batch.id)
+        assert batch.output_file_id is not None
+        answered = map(json.loads, (await client.files.content(batch.output_file_id)).text.splitlines())
+        found = {item["custom_id"]: item["response"]["body"]["data"][0]["embedding"] for item in answered}
+        for number, body in enumerate(bodies):
+            once = await twinspan.rest.post("/v1/embeddings", json=body)
+            assert found[str(number)] == once.json()["data"][0]["embedding"]
+    assert twinspan.complaints() == []
