@@ -93,7 +93,7 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
     unavailable = (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)
     for endpoint in (
         Endpoint("POST", "/v1/chat/completions", chat.completions, chat.rpcs),
-        Endpoint("POST", "/v1/audio/speech", audio.speech, (audio.speak,), gives="application/octet-stream"),
+        Endpoint("POST", "/v1/audio/speech", audio.speech, (audio.speak,), gives="*/*"),
         Endpoint("POST", "/v1/completions", completions.handle, completions.rpcs),
         Endpoint("POST", "/v1/images/generations", generations.handle, generations.rpcs),
         Endpoint("POST", "/v1/batches", started.create, (started.rpc,)),

@@ -139,6 +139,7 @@ def _body(rpc: MethodDescriptor, schemas: Schemas) -> Schema:
 
 def _content(endpoint: Endpoint, schemas: Schemas) -> Schema:
     if endpoint.gives:
-        return {endpoint.gives: {"schema": {"type": "string", "format": "binary"}}}
+        anything = endpoint.gives == "*/*"  # JSON among it, which is no string
+        return {endpoint.gives: {"schema": {} if anything else {"type": "string", "format": "binary"}}}
     forms = ((rpc, "text/event-stream" if rpc.server_streaming else "application/json") for rpc in endpoint.rpcs)
     return {form: {"schema": schemas.reference(rpc.output_type)} for rpc, form in forms}
