@@ -17,6 +17,7 @@ from twinspan.v1 import (
     models_pb2,
     moderations_pb2,
     rerank_pb2,
+    responses_pb2,
 )
 from twinspan.v1.admin_pb2_grpc import AdminServiceStub
 from twinspan.v1.audio_pb2_grpc import AudioServiceStub
@@ -28,6 +29,7 @@ from twinspan.v1.images_pb2_grpc import ImagesServiceStub
 from twinspan.v1.models_pb2_grpc import ModelsServiceStub
 from twinspan.v1.moderations_pb2_grpc import ModerationsServiceStub
 from twinspan.v1.rerank_pb2_grpc import RerankServiceStub
+from twinspan.v1.responses_pb2_grpc import ResponsesServiceStub
 
 from bridge import transcoding
 from bridge.lines import Lines
@@ -89,12 +91,15 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
     completions = JsonStreamRoute(completing, CompletionsServiceStub(channel), "Complete", "Stream", keepalive, has_done=True)
     imaging = images_pb2.DESCRIPTOR.services_by_name["ImagesService"]
     generations = JsonStreamRoute(imaging, ImagesServiceStub(channel), "Generate", "GenerateStream", keepalive, has_done=False)
+    responding = responses_pb2.DESCRIPTOR.services_by_name["ResponsesService"]
+    responses = JsonStreamRoute(responding, ResponsesServiceStub(channel), "Create", "Stream", keepalive, has_done=False)
     kept = files_pb2.DESCRIPTOR.services_by_name["FilesService"].methods_by_name
     unavailable = (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)
     for endpoint in (
         Endpoint("POST", "/v1/chat/completions", chat.completions, chat.rpcs),
         Endpoint("POST", "/v1/audio/speech", audio.speech, (audio.speak,), gives="*/*"),
         Endpoint("POST", "/v1/completions", completions.handle, completions.rpcs),
+        Endpoint("POST", "/v1/responses", responses.handle, responses.rpcs),
         Endpoint("POST", "/v1/images/generations", generations.handle, generations.rpcs),
         Endpoint("POST", "/v1/batches", started.create, (started.rpc,)),
         Endpoint("POST", "/v1/files", stored.upload, (kept["Upload"],), takes="multipart/form-data"),

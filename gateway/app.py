@@ -31,6 +31,7 @@ from twinspan.v1 import (
     moderations_pb2,
     proxy_pb2,
     rerank_pb2,
+    responses_pb2,
 )
 from twinspan.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
 from twinspan.v1.audio_pb2_grpc import add_AudioServiceServicer_to_server
@@ -44,6 +45,7 @@ from twinspan.v1.models_pb2_grpc import add_ModelsServiceServicer_to_server
 from twinspan.v1.moderations_pb2_grpc import add_ModerationsServiceServicer_to_server
 from twinspan.v1.proxy_pb2_grpc import add_ProxyServiceServicer_to_server
 from twinspan.v1.rerank_pb2_grpc import add_RerankServiceServicer_to_server
+from twinspan.v1.responses_pb2_grpc import add_ResponsesServiceServicer_to_server
 
 from gateway import probe
 from gateway.access.delegation import Delegation
@@ -85,6 +87,7 @@ from gateway.services.models import ModelsService
 from gateway.services.moderations import ModerationsService
 from gateway.services.proxy import ProxyService
 from gateway.services.rerank import RerankService
+from gateway.services.responses import ResponsesService
 from gateway.telemetry import logs, metrics, setup
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.runtime import watch_event_loop
@@ -371,6 +374,7 @@ class Core:
             moderations_pb2,
             proxy_pb2,
             rerank_pb2,
+            responses_pb2,
         )
         descriptors = [file.DESCRIPTOR for file in files]
         policy = Policy(service for file in descriptors for service in file.services_by_name.values())
@@ -383,6 +387,7 @@ class Core:
         add_ChatServiceServicer_to_server(cast("Any", ChatService(exchange)), server)
         add_EmbeddingsServiceServicer_to_server(cast("Any", EmbeddingsService(exchange)), server)
         add_ModerationsServiceServicer_to_server(cast("Any", ModerationsService(exchange)), server)
+        add_ResponsesServiceServicer_to_server(cast("Any", ResponsesService(exchange)), server)
         add_CompletionsServiceServicer_to_server(cast("Any", CompletionsService(exchange)), server)
         add_ImagesServiceServicer_to_server(cast("Any", ImagesService(exchange, most_bytes)), server)
         add_AudioServiceServicer_to_server(cast("Any", AudioService(exchange, most_bytes)), server)

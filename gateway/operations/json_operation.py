@@ -28,7 +28,14 @@ from gateway.telemetry.recorder import Attempt as AttemptCounts
 from gateway.telemetry.tracing import AttemptSpan, OperationSpan, Span, Tracing
 
 _BODY_LIMIT = 64 * 1024 * 1024
-_TYPE_NAMES = {"str": "a string", "bool": "a boolean", "int": "an integer", "float": "a number", "object": "an object"}
+_TYPE_NAMES = {
+    "str": "a string",
+    "bool": "a boolean",
+    "int": "an integer",
+    "float": "a number",
+    "object": "an object",
+    "null": "absent",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,7 @@ class Kind:
         creates: Whether asking twice makes two things.
         needs_model: Whether a request must name a model.
         asks_for_usage: Whether a stream tells its usage only if it is asked to, with `stream_options`.
+        ends: The types of the events that end a stream; empty where an event's form tells.
     """
 
     name: str
@@ -52,6 +60,7 @@ class Kind:
     creates: bool = False
     needs_model: bool = True
     asks_for_usage: bool = False
+    ends: frozenset[str] = frozenset()
 
 
 class JsonRequest(Protocol):

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 from orjson import Fragment
-from twinspan.v1 import events_pb2
+from twinspan.v1 import content_pb2, events_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.exchange import Exchange
@@ -37,10 +37,16 @@ class _Event(msgspec.Struct):
     type: str | None = None
     error: Raw = _NULL
     usage: Raw = _NULL
+    response: Raw = _NULL
     choices: list[Raw] | None = None
 
 
+class _Told(msgspec.Struct):
+    usage: Raw = _NULL
+
+
 _EVENT = msgspec.json.Decoder(_Event)
+_RESPONSE = msgspec.json.Decoder(_Told | None)
 
 
 async def stream(exchange: Exchange, kind: Kind, request: Any, response: Callable[..., Any], call: RpcCall) -> None:
@@ -164,9 +170,21 @@ class JsonStreamAttempt(JsonAttempt):
             raise self._broken(message, ErrorKind.ERROR_KIND_PROVIDER_ERROR) from None
         if bytes(event.error) != b"null":
             raise faults.in_band(bytes(event.error), self.target.provider.name)
-        if _USAGE in payload and (usage := usage_of(event.usage)) is not None:
+        if _USAGE in payload and (usage := _usage_in(event)) is not None:
             self._usage = usage
             if self._hides_usage and event.choices == []:
                 return
-        self._ended = self._ended or _ENDED.search(payload) is not None
+        ends = self._kind.ends
+        self._ended = self._ended or (event.type in ends if ends else _ENDED.search(payload) is not None)
         events.append(events_pb2.JsonEvent(type=event.type or "", json=text))
+
+
+def _usage_in(event: _Event) -> content_pb2.Usage | None:
+    """Returns what an event says was consumed, itself or in the whole response that it holds."""
+    if (usage := usage_of(event.usage)) is not None:
+        return usage
+    try:
+        told = _RESPONSE.decode(event.response)
+    except msgspec.MsgspecError:
+        return None
+    return usage_of(told.usage) if told is not None else None

@@ -20,7 +20,7 @@ GOOGLEAPIS = Path(google.api.annotations_pb2.__file__).parents[2]
 PROTOS = ROOT / "proto"
 MODEL = "smollm2-135m-instruct"
 EMBEDDING_MODEL = "all-minilm-l6-v2"
-MEDIA_MODELS = ["rerank-v3.5", "gpt-3.5-turbo-instruct", "gpt-image-1", "dall-e-2", "whisper-1", "gpt-4o-mini-tts"]
+MEDIA_MODELS = ["gpt-4.1-mini", "rerank-v3.5", "gpt-3.5-turbo-instruct", "gpt-image-1", "dall-e-2", "whisper-1", "gpt-4o-mini-tts"]
 CALL = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Bern"}'}}
 
 

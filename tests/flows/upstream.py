@@ -103,6 +103,9 @@ OTHERS: Mapping[str, Script] = {
     "/v1/embeddings": whole({"object": "list", "model": "embed-1", "data": [{"index": 0, "embedding": [0.5]}], "usage": USAGE}),
     "/v1/moderations": whole({"id": "modr-1", "model": "omni-1", "results": [{"flagged": False, "categories": {}}]}),
     "/v1/completions": whole({"id": "cmpl-1", "choices": [{"index": 0, "text": "Hi.", "finish_reason": "stop"}]}),
+    "/v1/responses": whole(
+        {"id": "resp-1", "object": "response", "status": "completed", "model": "m", "output": [], "usage": None}
+    ),
     "/v1/images/generations": whole({"created": 1, "data": [{"b64_json": "AAAA"}]}),
     "/v1/audio/speech": lambda _http, _request: _spoken(),
     "/v1/audio/transcriptions": whole({"text": "Hi.", "created": 1, "data": []}),
