@@ -80,3 +80,14 @@ async def test_a_batch_of_embeddings_gets_what_the_same_requests_get(twinspan: R
             once = await twinspan.rest.post("/v1/embeddings", json=body)
             assert found[str(number)] == once.json()["data"][0]["embedding"]
     assert twinspan.complaints() == []
+
+
+async def test_the_sdk_reads_a_response_whole_and_streamed(twinspan: Running) -> None:
+    async with twinspan.openai() as client:
+        answer = await client.responses.create(model=MODEL, input="Say hello.")
+        stream = await client.responses.create(model=MODEL, input="Say hello.", stream=True)
+        events = [event async for event in stream]
+    assert answer.output_text == "Hello from aimock."
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == answer.output_text
+    assert (events[0].type, events[-1].type) == ("response.created", "response.completed")
+    assert twinspan.complaints() == []

@@ -2,6 +2,7 @@
 import { LLMock } from "@copilotkit/aimock";
 
 const mock = new LLMock({ host: "127.0.0.1", port: 0 });
+mock.onMessage("Say hello.", { content: "Hello from aimock." });
 await mock.start();
 console.log(mock.url);
 process.stdin.resume();
