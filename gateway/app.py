@@ -14,43 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
 
 from opentelemetry.sdk.trace import SpanProcessor
 from prometheus_client import CollectorRegistry
-from twinspan.v1 import (
-    admin_pb2,
-    audio_pb2,
-    batches_pb2,
-    chat_pb2,
-    completions_pb2,
-    embeddings_pb2,
-    files_pb2,
-    images_pb2,
-    models_pb2,
-    moderations_pb2,
-    proxy_pb2,
-    rerank_pb2,
-    responses_pb2,
-)
-from twinspan.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
-from twinspan.v1.audio_pb2_grpc import add_AudioServiceServicer_to_server
-from twinspan.v1.batches_pb2_grpc import add_BatchesServiceServicer_to_server
-from twinspan.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
-from twinspan.v1.completions_pb2_grpc import add_CompletionsServiceServicer_to_server
-from twinspan.v1.embeddings_pb2_grpc import add_EmbeddingsServiceServicer_to_server
-from twinspan.v1.files_pb2_grpc import add_FilesServiceServicer_to_server
-from twinspan.v1.images_pb2_grpc import add_ImagesServiceServicer_to_server
-from twinspan.v1.models_pb2_grpc import add_ModelsServiceServicer_to_server
-from twinspan.v1.moderations_pb2_grpc import add_ModerationsServiceServicer_to_server
-from twinspan.v1.proxy_pb2_grpc import add_ProxyServiceServicer_to_server
-from twinspan.v1.rerank_pb2_grpc import add_RerankServiceServicer_to_server
-from twinspan.v1.responses_pb2_grpc import add_ResponsesServiceServicer_to_server
 
 from gateway import probe
 from gateway.access.delegation import Delegation
 from gateway.access.keys import KeyRing, generate_token
-from gateway.access.policy import Policy
 from gateway.batches.desk import BatchDesk
 from gateway.batches.lines import Lines
 from gateway.batches.store import BatchStore
@@ -75,6 +45,7 @@ from gateway.routing.catalogue import Catalogue, RoutingState
 from gateway.rpc.edge import Edge
 from gateway.rpc.registry import HandlerRegistry
 from gateway.server import GrpcServer, ServerSettings, ServerStartError, TlsFiles
+from gateway.services import registration
 from gateway.services.admin import AdminService
 from gateway.services.audio import AudioService
 from gateway.services.batches import BatchesService
@@ -361,50 +332,27 @@ class Core:
 
     def _register_services(self) -> HandlerRegistry:
         tracing = Tracing(self._export.tracer_provider)
-        files = (
-            admin_pb2,
-            audio_pb2,
-            batches_pb2,
-            chat_pb2,
-            completions_pb2,
-            embeddings_pb2,
-            files_pb2,
-            images_pb2,
-            models_pb2,
-            moderations_pb2,
-            proxy_pb2,
-            rerank_pb2,
-            responses_pb2,
-        )
-        descriptors = [file.DESCRIPTOR for file in files]
-        policy = Policy(service for file in descriptors for service in file.services_by_name.values())
-        edge = Edge(policy, lambda: self._keys, self._recorder, tracing, self._delegation)
+        edge = Edge(registration.policy(), lambda: self._keys, self._recorder, tracing, self._delegation)
         registry = HandlerRegistry([edge.wrap])
         exchange = Exchange(lambda: self._catalogue, self._sender, self._state, self._recorder, tracing)
-        most_bytes = lambda: self._configuration.current.config.server.max_upload_bytes  # noqa: E731 (two services ask it)
-        # The servicers take an `RpcCall` where the generated base classes say grpc's context: see docs/adr/0001.
-        server = cast("Any", registry)
-        add_ChatServiceServicer_to_server(cast("Any", ChatService(exchange)), server)
-        add_EmbeddingsServiceServicer_to_server(cast("Any", EmbeddingsService(exchange)), server)
-        add_ModerationsServiceServicer_to_server(cast("Any", ModerationsService(exchange)), server)
-        add_ResponsesServiceServicer_to_server(cast("Any", ResponsesService(exchange)), server)
-        add_CompletionsServiceServicer_to_server(cast("Any", CompletionsService(exchange)), server)
-        add_ImagesServiceServicer_to_server(cast("Any", ImagesService(exchange, most_bytes)), server)
-        add_AudioServiceServicer_to_server(cast("Any", AudioService(exchange, most_bytes)), server)
-        add_RerankServiceServicer_to_server(cast("Any", RerankService(exchange)), server)
-        add_ModelsServiceServicer_to_server(cast("Any", ModelsService(lambda: self._catalogue)), server)
-        add_FilesServiceServicer_to_server(cast("Any", FilesService(self._files)), server)
-        add_BatchesServiceServicer_to_server(cast("Any", BatchesService(self._desk)), server)
-        forwarder = Forwarder(
-            lambda: self._catalogue,
-            self._raw_sender,
-            self._recorder,
-            tracing,
-            lambda: self._configuration.current.config.server.max_upload_bytes,
+        most_bytes = lambda: self._configuration.current.config.server.max_upload_bytes  # noqa: E731 (three services ask it)
+        forwarder = Forwarder(lambda: self._catalogue, self._raw_sender, self._recorder, tracing, most_bytes)
+        registration.register(
+            registry,
+            AdminService(self._recorder, self._state, time.monotonic, VERSION),
+            AudioService(exchange, most_bytes),
+            BatchesService(self._desk),
+            ChatService(exchange),
+            CompletionsService(exchange),
+            EmbeddingsService(exchange),
+            FilesService(self._files),
+            ImagesService(exchange, most_bytes),
+            ModelsService(lambda: self._catalogue),
+            ModerationsService(exchange),
+            ProxyService(forwarder),
+            RerankService(exchange),
+            ResponsesService(exchange),
         )
-        add_ProxyServiceServicer_to_server(cast("Any", ProxyService(forwarder)), server)
-        admin = AdminService(self._recorder, self._state, time.monotonic, VERSION)
-        add_AdminServiceServicer_to_server(cast("Any", admin), server)
         return registry
 
     def _server_settings(self, snapshot: Snapshot) -> ServerSettings:

@@ -10,7 +10,7 @@ from yarl import URL
 
 from gateway.access.keys import ApiKey, KeyRing, Principal
 from gateway.config.loading import ConfigError
-from gateway.config.schema import AgentConfig, Config, ProviderConfig, SelectorConfig
+from gateway.config.schema import AgentConfig, Config, ModelInfoConfig, ProviderConfig, SelectorConfig
 from gateway.config.snapshot import Snapshot
 from gateway.config.vendors import VENDORS, Vendor
 from gateway.local.engine import LocalEndpoint
@@ -18,6 +18,7 @@ from gateway.providers.provider import Provider
 from gateway.providers.timeouts import Timeouts
 from gateway.routing.catalogue import Agent, Catalogue, Target
 from gateway.routing.cooldown import CooldownSettings
+from gateway.routing.facts import ModelFacts, Prices
 from gateway.routing.strategies import STRATEGIES
 
 LOCAL = "local"
@@ -155,8 +156,21 @@ def _provider(
         places={"/embeddings": local.embeddings_url} if local and local.embeddings_url else {},
         embedding_models=frozenset(local.embedding_models) if local else frozenset(),
         most_embedding_inputs=configured.max_embedding_inputs or (_LOCAL_INPUTS if local else vendor.max_embedding_inputs),
+        facts={model: _facts(info) for model, info in configured.model_info.items()},
         secrets=(credential,) if credential else (),
         own_headers=own,
+    )
+
+
+def _facts(configured: ModelInfoConfig) -> ModelFacts:
+    paid = configured.input_cost_per_1m, configured.output_cost_per_1m
+    return ModelFacts(
+        context_window=configured.context_window,
+        max_tokens=configured.max_tokens,
+        capabilities=None if configured.capabilities is None else frozenset(configured.capabilities),
+        prices=None
+        if paid == (None, None)
+        else Prices(paid[0] or 0.0, paid[1] or 0.0, configured.cached_input_cost_per_1m, configured.cache_write_cost_per_1m),
     )
 
 
@@ -203,7 +217,7 @@ def _targets(agent: str, configured: AgentConfig, providers: Mapping[str, Provid
         for provider, model in _expand(entry, providers):
             if (provider.name, model) not in seen:
                 seen.add((provider.name, model))
-                yield Target(provider, model, agent)
+                yield Target.of(provider, model, agent)
 
 
 def _expand(entry: str | SelectorConfig, providers: Mapping[str, Provider]) -> Iterator[tuple[Provider, str]]:

@@ -93,6 +93,25 @@ class ThinkingConfig(Section):
     """Whether earlier reasoning is left out."""
 
 
+class ModelInfoConfig(Section):
+    """What is known of a model. It goes before what the provider says of it, and before what is known of it in general."""
+
+    context_window: Annotated[int, Field(ge=1)] | None = None
+    """Most tokens that input and output may have together."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Most tokens that one answer may have."""
+    capabilities: tuple[Capability, ...] | None = None
+    """What it can do, in place of what the provider can."""
+    input_cost_per_1m: Dollars | None = None
+    """Price of a million tokens read, in US dollars."""
+    output_cost_per_1m: Dollars | None = None
+    """Price of a million tokens written."""
+    cached_input_cost_per_1m: Dollars | None = None
+    """Price of a million tokens read from the provider's cache; without it, that of others."""
+    cache_write_cost_per_1m: Dollars | None = None
+    """Price of a million tokens written to the provider's cache; without it, that of tokens read."""
+
+
 class ProviderConfig(Section):
     """Who answers requests. Whatever is not given here is taken from the built-in provider of the same name."""
 
@@ -122,6 +141,8 @@ class ProviderConfig(Section):
     """Several credentials; so far the first API key of them is used."""
     models: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = ()
     """The models it offers; without any it is taken to offer every model that is asked for."""
+    model_info: dict[Annotated[str, Field(min_length=1, max_length=256)], ModelInfoConfig] = Field(default_factory=dict)
+    """What is known of its models, by name; it goes before what is found out."""
     headers: Headers = Field(default_factory=dict)
     """Headers of every request to it."""
     capabilities: tuple[Capability, ...] | None = None

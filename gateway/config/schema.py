@@ -14,7 +14,15 @@ from gateway.config.pipeline import (
     ResponseCacheConfig,
     WindowConfig,
 )
-from gateway.config.routing import AgentConfig, DiscoveryConfig, GovernanceConfig, LocalEngineConfig, ProviderConfig, SelectorConfig
+from gateway.config.routing import (
+    AgentConfig,
+    DiscoveryConfig,
+    GovernanceConfig,
+    LocalEngineConfig,
+    ModelInfoConfig,
+    ProviderConfig,
+    SelectorConfig,
+)
 from gateway.config.section import LATER, Count, Dollars, Later, Name, Secret, Section
 from gateway.config.server import (
     A2aConfig,
@@ -31,6 +39,7 @@ __all__ = [
     "AgentConfig",
     "ApiKeyConfig",
     "Config",
+    "ModelInfoConfig",
     "ProviderConfig",
     "SelectorConfig",
     "ServerConfig",

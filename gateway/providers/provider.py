@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from yarl import URL
 
 from gateway.providers.sender import Timeouts
+from gateway.routing.facts import ModelFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class Provider:
         chat_url: Where chats go.
         url_text: The same as text.
         headers: What every request to it carries, its credential included.
+        facts: What is known of its models, by their names.
         own_headers: What a request carries that is forwarded as it is: the credential, and what is configured.
         models: The models it offers; None if it is taken to offer any.
         timeouts: How long each phase of a request may last. `total` bounds all attempts of a request together.
@@ -49,6 +51,7 @@ class Provider:
     embedding_models: frozenset[str] = frozenset()
     most_embedding_inputs: int = 2048
     rerank_style: str = "cohere"
+    facts: Mapping[str, ModelFacts] = field(default_factory=dict, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     own_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 

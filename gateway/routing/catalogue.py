@@ -12,6 +12,7 @@ from twinspan.v1.errors_pb2 import ErrorKind
 from gateway.errors import GatewayError
 from gateway.providers.provider import Provider
 from gateway.routing.cooldown import Cooldown, CooldownSettings
+from gateway.routing.facts import UNKNOWN, ModelFacts
 from gateway.routing.strategies import STRATEGIES, Strategy
 
 _DEFAULT_PROVIDERS: Mapping[str, str] = {"audio": "openai", "images": "openai", "moderations": "openai", "rerank": "cohere"}
@@ -29,11 +30,18 @@ class Target:
         provider: Who answers.
         model: The model's name at the provider.
         agent: The agent through which it is asked; empty if the model was named itself.
+        facts: What is known of the model.
     """
 
     provider: Provider
     model: str
     agent: str = ""
+    facts: ModelFacts = field(default=UNKNOWN, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, provider: Provider, model: str, agent: str = "") -> "Target":
+        """Returns a target with what is known of its model."""
+        return cls(provider, model, agent, provider.facts.get(model, UNKNOWN))
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -152,7 +160,7 @@ class Catalogue:
         models: dict[str, list[Target]] = {}
         for provider in providers:
             for model in provider.models or ():
-                models.setdefault(model, []).append(Target(provider, model))
+                models.setdefault(model, []).append(Target.of(provider, model))
         self._routes = {name: Route(name, None, tuple(targets)) for name, targets in models.items()}
         self._routes |= {agent.name: Route(agent.name, agent, agent.targets) for agent in agents}
 
@@ -183,9 +191,9 @@ class Catalogue:
         prefix, slash, model = name.partition("/")
         provider = self.providers.get(prefix) if slash and model else None
         if provider is not None and (provider.models is None or model in provider.models):
-            return Route(name, None, (Target(provider, model),))
+            return Route(name, None, (Target.of(provider, model),))
         if provider is None and self._open:
-            return Route(name, None, (Target(self._open[0], name),))
+            return Route(name, None, (Target.of(self._open[0], name),))
         raise GatewayError(
             ErrorKind.ERROR_KIND_MODEL_NOT_FOUND,
             f"The model '{name}' does not exist here. GET /v1/models lists those there are.",
