@@ -224,6 +224,7 @@ class Core:
         self._batches = BatchStore(config.batches.dir or self._files.root / "batches")
         self._desk = BatchDesk(self._batches, self._files)
         self._watcher: asyncio.Task[None] | None = None
+        self._admin = AdminService(self._recorder, self._state, time.monotonic, VERSION)
         self._registry = self._register_services()
         self.channel = InProcessChannel(self._registry)
         self._server = GrpcServer(self._registry, self._server_settings(snapshot))
@@ -273,6 +274,7 @@ class Core:
             self._files,
             lines,
             self._delegation,
+            counts=self._recorder.batches,
             concurrency=config.batches.max_concurrency,
             most_line_bytes=lambda: self._configuration.current.config.server.max_body_bytes,
         )
@@ -281,6 +283,7 @@ class Core:
 
     async def drain(self) -> None:
         """Stops listening and lets the calls under way end. Those that come through `channel` are answered still."""
+        self._admin.stop()
         worker = self._desk.worker
         grace_seconds = self._configuration.current.config.server.drain_seconds
         await asyncio.gather(self._server.stop(), worker.stop(grace_seconds) if worker is not None else asyncio.sleep(0))
@@ -339,7 +342,7 @@ class Core:
         forwarder = Forwarder(lambda: self._catalogue, self._raw_sender, self._recorder, tracing, most_bytes)
         registration.register(
             registry,
-            AdminService(self._recorder, self._state, time.monotonic, VERSION),
+            self._admin,
             AudioService(exchange, most_bytes),
             BatchesService(self._desk),
             ChatService(exchange),

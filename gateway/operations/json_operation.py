@@ -7,7 +7,7 @@ are `json_text`, which knows messages, and the attempt.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 import orjson
@@ -28,6 +28,7 @@ from gateway.telemetry.recorder import Attempt as AttemptCounts
 from gateway.telemetry.tracing import AttemptSpan, OperationSpan, Span, Tracing
 
 _BODY_LIMIT = 64 * 1024 * 1024
+_NULL: Final = Raw(b"null")
 _TYPE_NAMES = {
     "str": "a string",
     "bool": "a boolean",
@@ -232,12 +233,29 @@ class JsonAttempt(Attempt):
         )
 
 
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+class _Details(msgspec.Struct, frozen=True):
+    cached_tokens: _Count | None = None
+    cache_creation_tokens: _Count | None = None
+    reasoning_tokens: _Count | None = None
+
+
 class _Usage(msgspec.Struct):
     prompt_tokens: int = 0
     input_tokens: int = 0
     completion_tokens: int = 0
     output_tokens: int = 0
     total_tokens: int = 0
+    prompt_tokens_details: Raw = _NULL
+    input_tokens_details: Raw = _NULL
+    completion_tokens_details: Raw = _NULL
+    output_tokens_details: Raw = _NULL
+
+
+_DETAILS: msgspec.json.Decoder[_Details | None] = msgspec.json.Decoder(_Details | None)
+_NO_DETAILS: Final = _Details()
 
 
 def usage_of(raw: Raw | None) -> content_pb2.Usage | None:
@@ -253,7 +271,28 @@ def usage_of(raw: Raw | None) -> content_pb2.Usage | None:
         return None
     read, written, total = counts
     read = read or max(0, total - written)
-    return content_pb2.Usage(input_tokens=read, output_tokens=written, total_tokens=total or read + written)
+    of_input = _details(said.prompt_tokens_details, said.input_tokens_details)
+    of_output = _details(said.completion_tokens_details, said.output_tokens_details)
+    return content_pb2.Usage(
+        input_tokens=read,
+        output_tokens=written,
+        total_tokens=total or read + written,
+        cached_input_tokens=of_input.cached_tokens,
+        cache_creation_input_tokens=of_input.cache_creation_tokens,
+        reasoning_tokens=of_output.reasoning_tokens,
+    )
+
+
+def _details(*said: Raw) -> _Details:
+    """Returns the first details that say anything; what cannot be read says nothing."""
+    for raw in said:
+        try:
+            details = _DETAILS.decode(raw)
+        except msgspec.MsgspecError:
+            continue
+        if details is not None:
+            return details
+    return _NO_DETAILS
 
 
 def _wrong_type(error: msgspec.ValidationError) -> GatewayError:

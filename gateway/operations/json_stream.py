@@ -118,7 +118,7 @@ class JsonStreamAttempt(JsonAttempt):
         else:
             self.first = await self.next()
         if not self.first:
-            raise self._broken("ended the answer without any output", ErrorKind.ERROR_KIND_PROVIDER_ERROR)
+            raise self._silent()
 
     async def next(self) -> list[events_pb2.JsonEvent]:
         """Waits for the events that come next, and returns them; none after the last.

@@ -7,6 +7,7 @@ round-robin) lives outside it, in `RoutingState`, and so outlives a reload.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from twinspan.v1.content_pb2 import Usage
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.errors import GatewayError
@@ -47,6 +48,13 @@ class Target:
     def key(self) -> tuple[str, str, str]:
         """Agent, provider and model: what tells targets apart in state, metrics and statistics."""
         return (self.agent, self.provider.name, self.model)
+
+    def cost_usd(self, usage: Usage | None) -> float | None:
+        """Returns what a request cost that consumed this, in US dollars; None if the price is not known, or what was consumed."""
+        if self.provider.free:
+            return 0.0
+        prices = self.facts.prices
+        return None if prices is None or usage is None else prices.cost(usage)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,10 @@ class AdminServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AdminServiceAsyncStub: ...
     GetStats: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetStatsRequest, _admin_pb2.GetStatsResponse]
     """Returns counts since start. It needs no credential and holds no secret. Idempotent."""
+    WatchStats: _grpc.UnaryStreamMultiCallable[_admin_pb2.WatchStatsRequest, _admin_pb2.WatchStatsResponse]
+    """Returns the same again and again, until the caller leaves or the gateway stops. It needs a credential, though it says no more than
+    GetStats: a stream occupies the gateway for as long as its caller likes. Over REST, GET /statsz is asked again instead.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -43,6 +47,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStats: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetStatsRequest, _admin_pb2.GetStatsResponse]  # type: ignore[assignment]
     """Returns counts since start. It needs no credential and holds no secret. Idempotent."""
+    WatchStats: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchStatsRequest, _admin_pb2.WatchStatsResponse]  # type: ignore[assignment]
+    """Returns the same again and again, until the caller leaves or the gateway stops. It needs a credential, though it says no more than
+    GetStats: a stream occupies the gateway for as long as its caller likes. Over REST, GET /statsz is asked again instead.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Looks into the gateway."""
@@ -54,5 +62,15 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.GetStatsResponse, _abc.Awaitable[_admin_pb2.GetStatsResponse]]:
         """Returns counts since start. It needs no credential and holds no secret. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def WatchStats(
+        self,
+        request: _admin_pb2.WatchStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_pb2.WatchStatsResponse], _abc.AsyncIterator[_admin_pb2.WatchStatsResponse]]:
+        """Returns the same again and again, until the caller leaves or the gateway stops. It needs a credential, though it says no more than
+        GetStats: a stream occupies the gateway for as long as its caller likes. Over REST, GET /statsz is asked again instead.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
