@@ -28,10 +28,11 @@ class Attempt(ABC):
     Attributes:
         target: Who is asked.
         status: The HTTP status of the answer; 0 before there is one.
+        is_whole: Whether the answer came as one, so that what it cost is known ahead of it.
         empty: Whether the provider ended its answer without saying anything.
     """
 
-    __slots__ = ("_counts", "_done", "_span", "_upstream", "empty", "status", "target")
+    __slots__ = ("_counts", "_done", "_span", "_upstream", "empty", "is_whole", "status", "target")
 
     def __init__(self, target: Target, counts: AttemptCounts, span: AttemptSpan) -> None:
         """Makes an attempt, which must be settled.
@@ -43,6 +44,7 @@ class Attempt(ABC):
         """
         self.target = target
         self.status = 0
+        self.is_whole = False
         self.empty = False
         self._counts = counts
         self._span = span
@@ -60,11 +62,6 @@ class Attempt(ABC):
         Raises:
             GatewayError: There is no answer, so another attempt may be made.
         """
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the answer has come to its end, so that what it consumed is known as far as it ever will be."""
-        return self._done
 
     @property
     def info(self) -> chat_pb2.ResponseInfo | None:

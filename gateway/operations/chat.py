@@ -156,6 +156,7 @@ class ChatAttempt(Attempt):
             if self.text is None:
                 self._reader.read_whole(body, self.first)
             self._done = True
+            self.is_whole = not stream
             self._counts.chunk(self._span.sampled_trace_id)
         else:
             self.first = await self._next_events(self._span.sampled_trace_id) or self.first

@@ -246,7 +246,7 @@ class FormAttempt(Attempt):
             self._usage = usage_of(json_text.scan(self.first).get("usage"))
         except ValueError:
             raise self._broken("sent something that is not a JSON object", ErrorKind.ERROR_KIND_PROVIDER_ERROR) from None
-        self._done = True
+        self._done = self.is_whole = True
         self._counts.chunk(self._span.sampled_trace_id)
 
     async def next(self) -> bytes:

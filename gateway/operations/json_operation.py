@@ -212,7 +212,7 @@ class JsonAttempt(Attempt):
             raise self._broken("sent something that is not a JSON object", ErrorKind.ERROR_KIND_PROVIDER_ERROR) from None
         self.body = body
         self._usage = usage_of(self.fields.get("usage"))
-        self._done = True
+        self._done = self.is_whole = True
         self._counts.chunk(self._span.sampled_trace_id)
 
     def address(self) -> str:

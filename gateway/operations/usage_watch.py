@@ -17,7 +17,7 @@ _USAGE: Final = b'"usage"'
 
 
 class _Event(msgspec.Struct):
-    usage: Raw | None = None
+    usage: Raw = Raw(b"null")
 
 
 _EVENT = msgspec.json.Decoder(_Event)
