@@ -79,6 +79,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_connection(command)
     command.set_defaults(run=_running("chat", "run_models"))
 
+    command = commands.add_parser("stats", help="show what a running gateway has counted")
+    command.add_argument("--watch", action="store_true", help="show it again and again, until Ctrl-C")
+    command.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="how often, with --watch (default: 1)")
+    command.add_argument("--json", action="store_true", help="show it as JSON, one line a look")
+    _add_connection(command)
+    command.set_defaults(run=_running("stats", "run_stats"))
+
     command = commands.add_parser("batches", help="about batches of a running gateway")
     actions = command.add_subparsers(title="actions", required=True, metavar="ACTION")
     action = actions.add_parser("watch", help="show a batch's progress until it ends")
