@@ -281,6 +281,12 @@ async def test_an_answer_that_cannot_be_had_costs_nothing_that_is_known(dear: Ru
     assert (await stats(dear)).billing == admin_pb2.BillingStats(cost_usd_by_provider={"acme": 0})
 
 
+async def test_a_failure_that_was_paid_for_says_so(dear: Running, upstream: Upstream) -> None:
+    upstream.plays(whole({"results": "none", "usage": USAGE}))
+    answer = await dear.rest.post("/v1/rerank", json={"model": MODEL, "query": "q", "documents": ["a"]})
+    assert (answer.status_code, answer.headers[COST]) == (502, PLAIN_USD)
+
+
 async def test_what_failed_attempts_consumed_is_on_the_bill_too(upstream: Upstream) -> None:
     half = {"data": [{"index": 0, "embedding": [0.5]}], "usage": {"prompt_tokens": 100, "total_tokens": 100}}
     both = {"data": [{"index": n, "embedding": [0.5]} for n in (0, 1)], "usage": {"prompt_tokens": 200, "total_tokens": 200}}
