@@ -201,8 +201,9 @@ class Exchange:
                 caller.answer["x-twinspan-provider"] = target.provider.name
                 caller.answer["x-twinspan-model"] = header_text(target.model)
                 caller.answer["x-twinspan-cache-status"] = "BYPASS"
-                ends = attempt.is_whole or target.provider.free
-                _tell_cost(caller, bill.with_one_more(attempt.cost_usd) if ends else None)
+                # What failed attempts cost must not be announced as if it were all, so a stream's cost waits for its end.
+                known_ahead = attempt.is_whole or target.provider.free
+                _tell_cost(caller, bill.with_one_more(attempt.cost_usd) if known_ahead else None)
                 return Answer(attempt, span, self, route, number, bill, caller)
         if len(route.targets) > 1:
             self._recorder.targets_exhausted()
