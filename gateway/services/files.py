@@ -14,7 +14,6 @@ from gateway.rpc.call import RpcCall
 from gateway.services.ownership import caller_name, sees_only
 
 _MOST_LISTED = 10_000
-_MOST_PASSED_OVER_BYTES = 64 * 1024 * 1024
 
 
 class FilesService:
@@ -28,16 +27,6 @@ class FilesService:
         self, requests: AsyncIterator[files_pb2.FilesServiceUploadRequest], call: RpcCall
     ) -> files_pb2.FilesServiceUploadResponse:
         """Takes a file."""
-        try:
-            return await self._take(requests, call)
-        except GatewayError:
-            if not call.trusted:  # over a network, a client that is still writing may not learn why the call has ended
-                await _pass_over(requests)
-            raise
-
-    async def _take(
-        self, requests: AsyncIterator[files_pb2.FilesServiceUploadRequest], call: RpcCall
-    ) -> files_pb2.FilesServiceUploadResponse:
         description: Description | None = None
         files = self._files(call)
         async with await files.begin() as upload:
@@ -100,15 +89,6 @@ class FilesService:
         """Deletes a file."""
         await self._files(call).delete(request.id, sees_only(call))
         return files_pb2.FilesServiceDeleteResponse(id=request.id)
-
-
-async def _pass_over(requests: AsyncIterator[files_pb2.FilesServiceUploadRequest]) -> None:
-    """Reads what is left of an upload, as far as that is worth the while."""
-    passed_over = 0
-    async for request in requests:
-        passed_over += len(request.content)
-        if passed_over > _MOST_PASSED_OVER_BYTES:
-            return
 
 
 def page_limit(given: int | None, default: int, most: int) -> int:
