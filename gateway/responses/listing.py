@@ -10,6 +10,7 @@ import orjson
 from msgspec import Raw
 
 from gateway.responses.translation.reading import (
+    NULL,
     Fields,
     as_it_came,
     given,
@@ -47,7 +48,7 @@ def listed(raw: Raw | None, new_id: Callable[[str], str]) -> list[bytes]:
 
 def _item(item: Fields, param: str, new_id: Callable[[str], str]) -> dict[str, Any]:
     kind = optional(item, "type", param) or "message"
-    written = {name: as_it_came(value) for name, value in item.items() if value != b"null"}
+    written = {name: as_it_came(value) for name, value in item.items() if value != NULL}
     head: dict[str, Any] = {"id": written.get("id") or new_id(_PREFIXES.get(kind, "item_")), "type": kind}
     if kind in _WITH_STATUS:
         head["status"] = "completed"
@@ -66,4 +67,4 @@ def _content(raw: Raw, param: str, role: str) -> Any:
 
 def _part(part: Fields, param: str) -> dict[str, Any]:
     defaults = _PART_DEFAULTS.get(optional(part, "type", param) or "", {})
-    return {**defaults, **{name: as_it_came(value) for name, value in part.items() if value != b"null"}}
+    return {**defaults, **{name: as_it_came(value) for name, value in part.items() if value != NULL}}

@@ -15,6 +15,7 @@ from gateway.responses.translation.reading import Fields, as_it_came, given, is_
 
 _ITEM = msgspec.json.Decoder(dict[str, Raw])
 _INSTRUCTING = frozenset({b'"system"', b'"developer"'})
+_REASONING = Raw(b'"reasoning"')
 _LEFT_OUT = frozenset({"input", "previous_response_id"})
 
 
@@ -61,7 +62,7 @@ def _past(history: Sequence[bytes]) -> Iterator[Fields]:
     """Gives the items of the past without their ids, which mean nothing to a provider that has not made them."""
     for text in history:
         item = _ITEM.decode(text)
-        if item.get("type") == b'"reasoning"' and given(item, "encrypted_content") is None:
+        if item.get("type") == _REASONING and given(item, "encrypted_content") is None:
             continue  # reasoning is known by its id, or by what only the provider can read
         item.pop("id", None)
         yield item

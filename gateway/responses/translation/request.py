@@ -16,6 +16,7 @@ from twinspan.v1.content_pb2 import ToolChoiceMode
 
 from gateway.responses.translation.conversation import Conversation
 from gateway.responses.translation.reading import (
+    NULL,
     Fields,
     Reader,
     boolean,
@@ -107,7 +108,7 @@ def translate(fields: Fields, *, model: str, history: Sequence[bytes] = (), keep
     _put_reasoning(chat, fields)
     _put_logprobs(chat, fields)
     for name, raw in fields.items():
-        if name in _SCALARS or name in _LEFT_OUT or raw == b"null":
+        if name in _SCALARS or name in _LEFT_OUT or raw == NULL:
             continue
         reader = _OWN.get(name) or _CHECKED.get(name)
         if reader is not None:
@@ -212,7 +213,7 @@ def _put_schema(target: content_pb2.ResponseFormat, form: Fields) -> None:
         match name:
             case "type":
                 pass
-            case _ if raw == b"null":
+            case _ if raw == NULL:
                 pass
             case "name" | "description":
                 setattr(target, name, string(raw, place))
