@@ -20,6 +20,7 @@ from gateway.operations.chat import ChatAttempt, Form
 from gateway.operations.json_operation import JsonAttempt, Kind
 from gateway.operations.json_stream import JsonStreamAttempt
 from gateway.providers.sender import Sender
+from gateway.responses.translation.reading import NULL
 from gateway.responses.translation.writer import ResponseWriter
 from gateway.routing.catalogue import Target
 from gateway.telemetry.recorder import Attempt as AttemptCounts
@@ -27,7 +28,7 @@ from gateway.telemetry.tracing import AttemptSpan
 
 
 class _End(msgspec.Struct):
-    response: Raw | None = None
+    response: Raw = NULL
 
 
 _END = msgspec.json.Decoder(_End)
@@ -60,7 +61,7 @@ class NativeStream(JsonStreamAttempt):
         if not self._end:
             return None
         response = _END.decode(self._end).response
-        return None if response is None else bytes(response)
+        return None if response == NULL else bytes(response)
 
     def _read(self, payload: bytes, events: list[events_pb2.JsonEvent]) -> None:
         super()._read(payload, events)

@@ -20,6 +20,7 @@ pytestmark = [
 ]
 
 MODEL = "text-embedding-3-small"
+NATIVE = "gpt-4.1-mini"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -34,7 +35,8 @@ async def twinspan() -> AsyncIterator[Running]:
         async with asyncio.timeout(20):
             url = (await process.stdout.readline()).decode().strip()
         acme = {"base_url": f"{url}/v1", "api_key": "k", "models": [MODEL], "max_embedding_inputs": 4}
-        async with running(configuration(url, providers={"acme": acme})) as started:
+        native = {"base_url": f"{url}/v1", "api_key": "k", "models": [NATIVE], "capabilities": ["stream_options", "responses"]}
+        async with running(configuration(url, providers={"acme": acme, "native": native})) as started:
             yield started
     finally:
         process.stdin.close()
@@ -82,10 +84,11 @@ async def test_a_batch_of_embeddings_gets_what_the_same_requests_get(twinspan: R
     assert twinspan.complaints() == []
 
 
-async def test_the_sdk_reads_a_response_whole_and_streamed(twinspan: Running) -> None:
+@pytest.mark.parametrize("model", [NATIVE, MODEL], ids=["by its Responses API", "by its chat"])
+async def test_the_sdk_reads_a_response_whole_and_streamed(twinspan: Running, model: str) -> None:
     async with twinspan.openai() as client:
-        answer = await client.responses.create(model=MODEL, input="Say hello.")
-        stream = await client.responses.create(model=MODEL, input="Say hello.", stream=True)
+        answer = await client.responses.create(model=model, input="Say hello.")
+        stream = await client.responses.create(model=model, input="Say hello.", stream=True)
         events = [event async for event in stream]
     assert answer.output_text == "Hello from aimock."
     assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == answer.output_text

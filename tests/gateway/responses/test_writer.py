@@ -355,14 +355,19 @@ def test_log_probabilities_are_shown_to_whom_they_are_asked_by() -> None:
 PIECES = st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=4)
 
 
+def of(kind: str, piece: str) -> Event:
+    fields: dict[str, Any] = {kind: piece}
+    return delta(**fields)
+
+
 @st.composite
 def chats(draw: st.DrawFn) -> tuple[list[Event], list[Event]]:
     """Gives one answer in two chunkings: as it could come whole, piece by piece, and any other way."""
     coarse, fine = [delta(info=INFO)], [delta(info=INFO)]
     for kind in draw(st.lists(st.sampled_from(["reasoning", "text", "refusal"]), max_size=5)):
         pieces = draw(PIECES)
-        coarse.append(delta(**{kind: "".join(pieces)}))
-        fine += [text(piece) if kind == "text" and draw(st.booleans()) else delta(**{kind: piece}) for piece in pieces]
+        coarse.append(of(kind, "".join(pieces)))
+        fine += [text(piece) if kind == "text" and draw(st.booleans()) else of(kind, piece) for piece in pieces]
     calls = draw(st.lists(PIECES, max_size=3))
     coarse += [delta(tool_calls=[Call(index=n, id=f"c{n}", name="f", arguments="".join(a))]) for n, a in enumerate(calls)]
     fine += [delta(tool_calls=[Call(index=n, id=f"c{n}", name="f")]) for n in range(len(calls))]
