@@ -47,7 +47,7 @@ def listed(raw: Raw | None, new_id: Callable[[str], str]) -> list[bytes]:
 
 
 def _item(item: Fields, param: str, new_id: Callable[[str], str]) -> dict[str, Any]:
-    kind = optional(item, "type", param) or "message"
+    kind = optional(item, "type", param) or ("message" if "role" in item else "item_reference")
     written = {name: as_it_came(value) for name, value in item.items() if value != NULL}
     head: dict[str, Any] = {"id": written.get("id") or new_id(_PREFIXES.get(kind, "item_")), "type": kind}
     if kind in _WITH_STATUS:

@@ -184,16 +184,26 @@ async def test_functions_are_called_and_their_answers_told(twinspan: Running, up
     ]
 
 
-async def test_an_answers_own_items_can_be_sent_back(twinspan: Running, upstream: Upstream) -> None:
-    """Lesson 24: whole items, always."""
+@pytest.mark.parametrize("reasons", [False, True], ids=["to a provider that takes no reasoning", "to one that does"])
+async def test_an_answers_own_items_can_be_sent_back(upstream: Upstream, reasons: bool) -> None:
+    """Lesson 24: whole items, always. Lesson 20: what a model thought is told again where it can be."""
     message = {"role": "assistant", "content": "I see.", "reasoning_content": "Hm."}
     upstream.plays(whole(completion(message)), says("Bye."))
-    async with twinspan.openai() as client:
+    capabilities = {"capabilities": ["stream_options", "reasoning"]} if reasons else {}
+    acme = {"base_url": upstream.base_url, "api_key": "k", "models": [MODEL], **capabilities}
+    async with running_over(upstream, providers={"acme": acme}) as twinspan, twinspan.openai() as client:
         answer = await client.responses.create(model=MODEL, input="Hi")
         items: Any = [item.to_dict() for item in answer.output]
         await client.responses.create(model=MODEL, input=[*items, {"role": "user", "content": "Bye"}])
-    said = [{"role": "assistant", "content": "I see."}, {"role": "user", "content": "Bye"}]
+    thought = {"reasoning_content": "Hm."} if reasons else {}
+    said = [{"role": "assistant", "content": "I see.", **thought}, {"role": "user", "content": "Bye"}]
     assert upstream.requests[1].body["messages"] == said
+
+
+async def test_a_provider_that_answers_whole_all_the_same_gives_a_stream(twinspan: Running, upstream: Upstream) -> None:
+    upstream.plays(whole(completion({"role": "assistant", "content": "Hello"})))
+    async with twinspan.openai() as client, client.responses.stream(model=MODEL, input="Hi") as stream:
+        assert (await stream.get_final_response()).output_text == "Hello"
 
 
 class Place(BaseModel):
