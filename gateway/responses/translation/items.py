@@ -5,10 +5,15 @@ Texts are kept as pieces, so that adding one costs the same however long the ans
 
 from typing import Any, Protocol
 
+import msgspec
+from msgspec import Raw
+
 from gateway.responses.translation.emitter import Emitter
 
 COMPLETED = "completed"
 INCOMPLETE = "incomplete"
+
+_OBJECT = msgspec.json.Decoder(dict[str, Raw])
 
 
 class Item(Protocol):
@@ -130,7 +135,9 @@ class CallItem:
         return bool(self._id)
 
     def add(self, call_id: str, name: str, arguments: str) -> None:
-        """Adds a piece, any part of which may be empty; of id and name the first one holds."""
+        """Adds a piece, any part of which may be empty; of id and name the first one holds. What follows its end is left out."""
+        if self._status:
+            return
         if self._id:
             if arguments:
                 self._add(arguments)
@@ -141,6 +148,11 @@ class CallItem:
             self._pieces.append(arguments)
         if self._name and (self._call_id or self._pieces):
             self._show()
+
+    def close_if_whole(self) -> None:
+        """Ends it if its arguments are an object that says something: nothing but blanks could follow that."""
+        if self._id and not self._status and self._pieces and self._pieces[-1].endswith("}") and _is_whole(self._pieces):
+            self.close(COMPLETED)
 
     def close(self, status: str) -> None:
         """See `Item.close`."""
@@ -177,3 +189,11 @@ class CallItem:
         self._pieces.append(piece)
         kind = "response.function_call_arguments.delta"
         self._emitter.emit(kind, item_id=self._id, output_index=self._index, delta=piece)
+
+
+def _is_whole(pieces: list[str]) -> bool:
+    """Tells whether a call's arguments are an object with at least one field; some providers begin with an empty one."""
+    try:
+        return bool(_OBJECT.decode("".join(pieces)))
+    except (ValueError, RecursionError):
+        return False

@@ -2,8 +2,8 @@
 
 Reasoning that a chat shows is the model's own text and no summary of it, so it becomes `response.reasoning_text` events and a part
 of the type `reasoning_text` in a reasoning item, whose `summary` stays empty: OpenAI's types have that for models whose reasoning
-is open. Messages and reasoning end where another kind of item begins. Calls stay open until the answer ends, since providers
-interleave their arguments. Above are the attempts; below are `items`.
+is open. Messages and reasoning end where another kind of item begins, and so do calls whose arguments are whole. Other calls stay
+open until the answer ends, since providers interleave the arguments of parallel calls. Above are the attempts; below are `items`.
 """
 
 from collections.abc import Callable, Mapping
@@ -183,6 +183,7 @@ class ResponseWriter:
         content = self._content
         if content is None or content.kind != item:
             self._leave()
+            self._leave_calls()
             content = self._content = ContentItem(self._emitter, len(self._items), item)
             self._items.append(content)
         self._last = content
@@ -196,10 +197,16 @@ class ResponseWriter:
         self._leave()
         call = self._calls.get(number)
         if call is None:
+            self._leave_calls()
             call = self._calls[number] = CallItem(self._emitter, len(self._items))
             self._items.append(call)
         self._last = call
         return call
+
+    def _leave_calls(self) -> None:
+        """Ends those calls that are whole, now that something else begins."""
+        for call in self._calls.values():
+            call.close_if_whole()
 
     def _leave(self) -> None:
         """Ends the message or reasoning that is under way."""

@@ -181,6 +181,44 @@ def test_parallel_calls_with_interleaved_arguments_keep_their_places() -> None:
     assert calls == [("c0", "weather", '{"city":2}'), ("c1", "time", '{"z":1}')]
 
 
+def test_calls_one_after_the_other_end_one_after_the_other() -> None:
+    events = [
+        delta(info=INFO, tool_calls=[Call(index=0, id="c0", name="f", arguments='{"a":')]),
+        delta(tool_calls=[Call(index=0, arguments='{"b":1}}')]),
+        delta(tool_calls=[Call(index=1, id="c1", name="g", arguments='{"c":2}')]),
+        delta(tool_calls=[Call(index=0, arguments=" ")]),
+        text("Done?"),
+    ]
+    assert transcript(events)[2:] == [
+        "output_item.added 0: fc_2 function_call in_progress",
+        'function_call_arguments.delta 0: {"a":',
+        'function_call_arguments.delta 0: {"b":1}}',
+        'function_call_arguments.done 0: {"a":{"b":1}}',
+        "output_item.done 0: fc_2 function_call completed",
+        "output_item.added 1: fc_3 function_call in_progress",
+        'function_call_arguments.delta 1: {"c":2}',
+        'function_call_arguments.done 1: {"c":2}',
+        "output_item.done 1: fc_3 function_call completed",
+        "output_item.added 2: msg_4 message in_progress",
+        "content_part.added 2.0: output_text ''",
+        "output_text.delta 2.0: Done?",
+        "output_text.done 2.0: Done?",
+        "content_part.done 2.0: output_text 'Done?'",
+        "output_item.done 2: msg_4 message completed",
+        "completed: completed, 3 items",
+    ]
+
+
+@pytest.mark.parametrize("begin", ["{}", "", '{"a":"}'], ids=["an empty object", "nothing", "a brace in a string"])
+def test_a_call_that_may_go_on_stays_open(begin: str) -> None:
+    events = [
+        delta(info=INFO, tool_calls=[Call(index=0, id="c0", name="f", arguments=begin)]),
+        delta(tool_calls=[Call(index=1, id="c1", name="g", arguments="{}")]),
+        delta(tool_calls=[Call(index=0, arguments=' "}')]),
+    ]
+    assert [item["arguments"] for item in final(events)["output"]] == [f'{begin} "}}', "{}"]
+
+
 def test_text_after_a_call_is_a_message_of_its_own() -> None:
     events = [
         delta(info=INFO, tool_calls=[Call(index=0, id="c0", name="f", arguments="{}")]),
@@ -352,12 +390,32 @@ def test_log_probabilities_are_shown_to_whom_they_are_asked_by() -> None:
     assert final(events)["output"][0]["content"][0]["logprobs"] == []
 
 
+ARGUMENTS = st.dictionaries(st.text(max_size=2), st.integers(), max_size=2).map(json.dumps)
 PIECES = st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=4)
 
 
 def of(kind: str, piece: str) -> Event:
     fields: dict[str, Any] = {kind: piece}
     return delta(**fields)
+
+
+@st.composite
+def interleaved(draw: st.DrawFn, calls: Sequence[str]) -> list[Event]:
+    """Gives calls in pieces, in any order in which the calls begin one after the other, and each call's pieces come in theirs."""
+    rest: list[list[str]] = []
+    for arguments in calls:
+        cuts = sorted(draw(st.sets(st.integers(1, len(arguments) - 1), max_size=3)))
+        rest.append([arguments[start:end] for start, end in zip([0, *cuts], [*cuts, len(arguments)], strict=True)])
+    events: list[Event] = []
+    begun = 0
+    while any(rest):
+        number = draw(st.sampled_from([number for number, pieces in enumerate(rest) if pieces and number <= begun]))
+        call = Call(index=number, arguments=rest[number].pop(0))
+        if number == begun:
+            begun += 1
+            call.id, call.name = f"c{number}", "f"
+        events.append(delta(tool_calls=[call]))
+    return events
 
 
 @st.composite
@@ -368,12 +426,9 @@ def chats(draw: st.DrawFn) -> tuple[list[Event], list[Event]]:
         pieces = draw(PIECES)
         coarse.append(of(kind, "".join(pieces)))
         fine += [text(piece) if kind == "text" and draw(st.booleans()) else of(kind, piece) for piece in pieces]
-    calls = draw(st.lists(PIECES, max_size=3))
-    coarse += [delta(tool_calls=[Call(index=n, id=f"c{n}", name="f", arguments="".join(a))]) for n, a in enumerate(calls)]
-    fine += [delta(tool_calls=[Call(index=n, id=f"c{n}", name="f")]) for n in range(len(calls))]
-    arguments = [list(reversed(pieces)) for pieces in calls]
-    for number in draw(st.permutations([n for n, pieces in enumerate(calls) for _ in pieces])):
-        fine.append(delta(tool_calls=[Call(index=number, arguments=arguments[number].pop())]))
+    calls = draw(st.lists(ARGUMENTS, max_size=3))
+    coarse += [delta(tool_calls=[Call(index=n, id=f"c{n}", name="f", arguments=a)]) for n, a in enumerate(calls)]
+    fine += draw(interleaved(calls))
     reason = draw(st.sampled_from([STOP, content_pb2.FINISH_REASON_TOOL_CALLS]))
     for events in (coarse, fine):
         events += [delta(finish_reason=reason), delta(usage=USAGE)]
