@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import hypothesis
 import msgspec
 import orjson
 import pytest
@@ -325,6 +326,7 @@ JSON = st.recursive(
 KNOWN = ["input", "instructions", "tools", "tool_choice", "text", "reasoning", "include", "metadata", "n", "temperature"]
 
 
+@hypothesis.settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(KNOWN), JSON, max_size=5))
 def test_any_request_is_either_refused_with_a_reason_or_a_chat_that_can_be_sent(fields: dict[str, Any]) -> None:
     found: GatewayError | None = None

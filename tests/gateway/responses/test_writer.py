@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -467,6 +468,7 @@ def lifecycle(told: Sequence[dict[str, Any]]) -> None:
     assert [done[index] for index in sorted(done)] == told[-1]["response"]["output"]
 
 
+@hypothesis.settings(deadline=None)
 @given(chats(), st.data())
 def test_any_chunking_of_a_chat_gives_the_same_response(chat: tuple[list[Event], list[Event]], data: st.DataObject) -> None:
     coarse, fine = chat
