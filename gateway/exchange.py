@@ -205,7 +205,7 @@ class Exchange:
                 known_ahead = attempt.is_whole or target.provider.free
                 _tell_cost(caller, bill.with_one_more(attempt.cost_usd) if known_ahead else None)
                 return Answer(attempt, span, self, route, number, bill, caller)
-        if len(route.targets) > 1:
+        if len(route.targets) > 1 and not (failed and all(map(_is_refusal, failed))):
             self._recorder.targets_exhausted()
             raise exhausted(route, failed)
         raise failed[-1].error
@@ -314,6 +314,11 @@ def _tell_cost(caller: Caller, usd: float | None) -> None:
 def header_text(text: str) -> str:
     """Returns a text as headers can carry it: what is not printable ASCII is percent-encoded (RFC 3986 section 2.1)."""
     return text if text.isascii() and text.isprintable() else quote(text, safe=" /:@")
+
+
+def _is_refusal(failed: Failed) -> bool:
+    """Tells whether the gateway itself has refused a request, before the target was asked."""
+    return failed.error.kind == ErrorKind.ERROR_KIND_INVALID_REQUEST and failed.error.upstream is None
 
 
 def _is_out_of_time(error: GatewayError, remaining_seconds: float) -> bool:

@@ -80,6 +80,22 @@ class JsonResponse(Protocol):
     openai_json: bytes
 
 
+class WholeAnswer(Protocol):
+    """An answer that is one JSON object.
+
+    Attributes:
+        body: The object.
+        fields: Its fields, unread.
+    """
+
+    body: bytes
+    fields: json_text.Fields
+
+    @property
+    def usage(self) -> content_pb2.Usage | None:
+        """What it consumed; None if the provider did not say."""
+
+
 _R = TypeVar("_R", bound=JsonResponse)
 
 
@@ -90,11 +106,16 @@ async def ask(exchange: Exchange, kind: Kind, request: JsonRequest, response: _R
         GatewayError: There is no answer.
     """
     with await exchange.open(JsonOperation(kind, request), caller) as attempt:
-        answer, fields, usage = attempt.body, attempt.fields, attempt.usage
+        return put(attempt, request, response)
+
+
+def put(answer: "WholeAnswer", request: JsonRequest, response: _R) -> _R:
+    """Puts an answer into `response` in the form that the caller takes, and returns it."""
     if request.accept_openai_json:
-        response.openai_json = answer
+        response.openai_json = answer.body
         return response
     message: Any = response
+    fields, usage = answer.fields, answer.usage
     if "usage" in message.DESCRIPTOR.fields_by_name and usage is not None:
         del fields["usage"]
         message.usage.CopyFrom(usage)
@@ -103,15 +124,20 @@ async def ask(exchange: Exchange, kind: Kind, request: JsonRequest, response: _R
 
 
 class JsonOperation:
-    """A request of some kind."""
+    """A request of some kind.
 
-    __slots__ = ("_checked", "_fields", "_kind", "_request", "model")
+    Attributes:
+        raw: The request's fields but the model, unread, once it is checked.
+    """
+
+    __slots__ = ("_checked", "_fields", "_kind", "_request", "model", "raw")
 
     def __init__(self, kind: Kind, request: JsonRequest) -> None:
         """Takes what is asked; `check` looks at it."""
         self.model = ""
         self._kind = kind
         self._request = request
+        self.raw: json_text.Fields = {}
         self._fields: dict[str, Any] = {}
         self._checked: Any = None
 
@@ -139,6 +165,7 @@ class JsonOperation:
         self._checked = checked
         self.model = getattr(checked, "model", None) or ""
         fields.pop("model", None)
+        self.raw = fields
         self._fields = {name: Fragment(bytes(raw)) for name, raw in fields.items()}
 
     def fields_of(self, request: Any) -> dict[str, Any]:

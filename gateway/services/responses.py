@@ -1,9 +1,9 @@
-"""ResponsesService: answers in the form of OpenAI's Responses API, by providers that have it.
+"""ResponsesService: answers in the form of OpenAI's Responses API, by any provider: see `gateway.responses`.
 
-Events and items are carried unread. Nothing is remembered of an answer, so what would need that is refused.
+Nothing is remembered of an answer, so what would need that is refused.
 """
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import Raw
@@ -12,6 +12,7 @@ from twinspan.v1 import responses_pb2
 from gateway.exchange import Exchange
 from gateway.operations import json_operation, json_stream
 from gateway.operations.json_operation import Kind
+from gateway.responses.operation import ItemIdentifiers, StreamedResponse, WholeResponse
 from gateway.rpc.call import RpcCall
 
 
@@ -36,14 +37,18 @@ class ResponsesService:
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
+        self._identifiers = ItemIdentifiers()
 
     async def Create(  # noqa: N802 (the RPC's name)
         self, request: responses_pb2.ResponsesServiceCreateRequest, call: RpcCall
     ) -> responses_pb2.ResponsesServiceCreateResponse:
         """Answers in one message."""
-        response: Any = responses_pb2.ResponsesServiceCreateResponse()
-        return await json_operation.ask(self._exchange, _KIND, request, response, call)
+        operation = WholeResponse(_KIND, request, self._identifiers.new)
+        with await self._exchange.open(operation, call) as answer:
+            return json_operation.put(answer, request, responses_pb2.ResponsesServiceCreateResponse())
 
     async def Stream(self, request: responses_pb2.ResponsesServiceStreamRequest, call: RpcCall) -> None:  # noqa: N802 (the RPC's name)
         """Answers as the model writes."""
-        await json_stream.stream(self._exchange, _KIND, request.request, responses_pb2.ResponsesServiceStreamResponse, call)
+        operation = StreamedResponse(_KIND, request.request, self._identifiers.new)
+        with await self._exchange.open(operation, call) as answer:
+            await json_stream.write(answer, responses_pb2.ResponsesServiceStreamResponse, call)

@@ -20,8 +20,8 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("node") is None or not (NODE / "node_modules").is_dir(), reason="Node is not installed"),
 ]
 
-MODEL, CHAT_MODEL = "text-embedding-3-small", "gpt-4o-mini"
-CAN = ["stream_options", "tool_calls", "embeddings", "moderations", "responses"]
+MODEL, CHAT_MODEL, NATIVE = "text-embedding-3-small", "gpt-4o-mini", "gpt-4.1-mini"
+CAN = ["stream_options", "tool_calls", "embeddings", "moderations"]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -34,7 +34,8 @@ async def aimock() -> AsyncIterator[str]:
     assert process.stdout is not None
     try:
         async with asyncio.timeout(20):
-            yield (await process.stdout.readline()).decode().strip()
+            url = (await process.stdout.readline()).decode().strip()
+        yield url
     finally:
         process.stdin.close()
         await process.wait()
@@ -44,7 +45,9 @@ async def aimock() -> AsyncIterator[str]:
 async def twinspan(aimock: str) -> AsyncIterator[Running]:
     """Runs a gateway over aimock, which takes 4 inputs at once as far as the gateway knows."""
     acme = {"base_url": f"{aimock}/v1", "api_key": "k", "models": [MODEL, CHAT_MODEL], "max_embedding_inputs": 4}
-    async with running(configuration(aimock, providers={"acme": acme | {"capabilities": CAN}})) as started:
+    native = {"base_url": f"{aimock}/v1", "api_key": "k", "models": [NATIVE], "capabilities": ["stream_options", "responses"]}
+    providers = {"acme": acme | {"capabilities": CAN}, "native": native}
+    async with running(configuration(aimock, providers=providers)) as started:
         yield started
 
 
@@ -98,10 +101,11 @@ async def test_a_batch_of_embeddings_gets_what_the_same_requests_get(twinspan: R
     assert twinspan.complaints() == []
 
 
-async def test_the_sdk_reads_a_response_whole_and_streamed(twinspan: Running) -> None:
+@pytest.mark.parametrize("model", [NATIVE, MODEL], ids=["by its Responses API", "by its chat"])
+async def test_the_sdk_reads_a_response_whole_and_streamed(twinspan: Running, model: str) -> None:
     async with twinspan.openai() as client:
-        answer = await client.responses.create(model=MODEL, input="Say hello.")
-        stream = await client.responses.create(model=MODEL, input="Say hello.", stream=True)
+        answer = await client.responses.create(model=model, input="Say hello.")
+        stream = await client.responses.create(model=model, input="Say hello.", stream=True)
         events = [event async for event in stream]
     assert answer.output_text == "Hello from aimock."
     assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == answer.output_text

@@ -70,7 +70,8 @@ class ResponsesServiceCreateRequest(_message.Message):
     """Whether the caller takes the answer as JSON text in OpenAI's form."""
     @_builtins.property
     def extra(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Fields that have no place above: JSON text by name. They reach the provider as they are. `previous_response_id` and
+        """Fields that have no place above: JSON text by name. They reach a provider with the Responses API as they are; docs/endpoints.md
+        says what becomes of them in a chat. `previous_response_id` and
         `conversation` are refused, since which provider keeps what they name is not known here.
         """
 
@@ -147,7 +148,7 @@ class ResponsesServiceCreateResponse(_message.Message):
     EXTRA_FIELD_NUMBER: _builtins.int
     OPENAI_JSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The answer's id, as the provider gave it."""
+    """The answer's id, as the provider gave it, or the gateway's own."""
     model: _builtins.str
     """The model that answered."""
     status: _builtins.str

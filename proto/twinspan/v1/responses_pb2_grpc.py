@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ResponsesServiceStub:
-    """Answers in the form of OpenAI's Responses API, by providers that have it.
+    """Answers in the form of OpenAI's Responses API. A provider that has it is sent the request as it came; any other one is asked to chat,
+    and the answer is written in this form here. What chat cannot say is then refused with the field at fault.
 
     It sends the same trailing metadata as ChatService. Nothing is remembered of an answer: a request holds its whole conversation.
     """
@@ -50,7 +51,8 @@ class ResponsesServiceStub:
 
 
 class ResponsesServiceServicer:
-    """Answers in the form of OpenAI's Responses API, by providers that have it.
+    """Answers in the form of OpenAI's Responses API. A provider that has it is sent the request as it came; any other one is asked to chat,
+    and the answer is written in this form here. What chat cannot say is then refused with the field at fault.
 
     It sends the same trailing metadata as ChatService. Nothing is remembered of an answer: a request holds its whole conversation.
     """
@@ -63,8 +65,9 @@ class ResponsesServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Stream(self, request, context):
-        """Answers as the model writes: every event as the provider sent it, its sequence number included. An error before the first event
-        has a status of its own and nothing else; an error after it ends the stream with that status.
+        """Answers as the model writes: every event as the provider sent it, its sequence number included, or those that its chat comes to,
+        in the same order. An error before the first event has a status of its own and nothing else; an error after it ends the stream with
+        that status, after a `response.failed` event where the events are the gateway's own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,7 +95,8 @@ def add_ResponsesServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ResponsesService:
-    """Answers in the form of OpenAI's Responses API, by providers that have it.
+    """Answers in the form of OpenAI's Responses API. A provider that has it is sent the request as it came; any other one is asked to chat,
+    and the answer is written in this form here. What chat cannot say is then refused with the field at fault.
 
     It sends the same trailing metadata as ChatService. Nothing is remembered of an answer: a request holds its whole conversation.
     """

@@ -27,7 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ResponsesServiceStub:
-    """Answers in the form of OpenAI's Responses API, by providers that have it.
+    """Answers in the form of OpenAI's Responses API. A provider that has it is sent the request as it came; any other one is asked to chat,
+    and the answer is written in this form here. What chat cannot say is then refused with the field at fault.
 
     It sends the same trailing metadata as ChatService. Nothing is remembered of an answer: a request holds its whole conversation.
     """
@@ -39,13 +40,15 @@ class ResponsesServiceStub:
     Create: _grpc.UnaryUnaryMultiCallable[_responses_pb2.ResponsesServiceCreateRequest, _responses_pb2.ResponsesServiceCreateResponse]
     """Answers in one message. Not idempotent."""
     Stream: _grpc.UnaryStreamMultiCallable[_responses_pb2.ResponsesServiceStreamRequest, _responses_pb2.ResponsesServiceStreamResponse]
-    """Answers as the model writes: every event as the provider sent it, its sequence number included. An error before the first event
-    has a status of its own and nothing else; an error after it ends the stream with that status.
+    """Answers as the model writes: every event as the provider sent it, its sequence number included, or those that its chat comes to,
+    in the same order. An error before the first event has a status of its own and nothing else; an error after it ends the stream with
+    that status, after a `response.failed` event where the events are the gateway's own.
     """
 
 @_typing.type_check_only
 class ResponsesServiceAsyncStub(ResponsesServiceStub):
-    """Answers in the form of OpenAI's Responses API, by providers that have it.
+    """Answers in the form of OpenAI's Responses API. A provider that has it is sent the request as it came; any other one is asked to chat,
+    and the answer is written in this form here. What chat cannot say is then refused with the field at fault.
 
     It sends the same trailing metadata as ChatService. Nothing is remembered of an answer: a request holds its whole conversation.
     """
@@ -54,12 +57,14 @@ class ResponsesServiceAsyncStub(ResponsesServiceStub):
     Create: _aio.UnaryUnaryMultiCallable[_responses_pb2.ResponsesServiceCreateRequest, _responses_pb2.ResponsesServiceCreateResponse]  # type: ignore[assignment]
     """Answers in one message. Not idempotent."""
     Stream: _aio.UnaryStreamMultiCallable[_responses_pb2.ResponsesServiceStreamRequest, _responses_pb2.ResponsesServiceStreamResponse]  # type: ignore[assignment]
-    """Answers as the model writes: every event as the provider sent it, its sequence number included. An error before the first event
-    has a status of its own and nothing else; an error after it ends the stream with that status.
+    """Answers as the model writes: every event as the provider sent it, its sequence number included, or those that its chat comes to,
+    in the same order. An error before the first event has a status of its own and nothing else; an error after it ends the stream with
+    that status, after a `response.failed` event where the events are the gateway's own.
     """
 
 class ResponsesServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Answers in the form of OpenAI's Responses API, by providers that have it.
+    """Answers in the form of OpenAI's Responses API. A provider that has it is sent the request as it came; any other one is asked to chat,
+    and the answer is written in this form here. What chat cannot say is then refused with the field at fault.
 
     It sends the same trailing metadata as ChatService. Nothing is remembered of an answer: a request holds its whole conversation.
     """
@@ -78,8 +83,9 @@ class ResponsesServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _responses_pb2.ResponsesServiceStreamRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_responses_pb2.ResponsesServiceStreamResponse], _abc.AsyncIterator[_responses_pb2.ResponsesServiceStreamResponse]]:
-        """Answers as the model writes: every event as the provider sent it, its sequence number included. An error before the first event
-        has a status of its own and nothing else; an error after it ends the stream with that status.
+        """Answers as the model writes: every event as the provider sent it, its sequence number included, or those that its chat comes to,
+        in the same order. An error before the first event has a status of its own and nothing else; an error after it ends the stream with
+        that status, after a `response.failed` event where the events are the gateway's own.
         """
 
 def add_ResponsesServiceServicer_to_server(servicer: ResponsesServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
