@@ -7,6 +7,7 @@ import sys
 from contextlib import aclosing
 
 from bridge.cli.client import Client, GrpcClient, Outcome, RestClient, Turn
+from bridge.cli.models import table
 from bridge.cli.problem import Problem
 
 
@@ -35,13 +36,14 @@ def credential(arguments: argparse.Namespace) -> str:
 
 
 async def run_models(arguments: argparse.Namespace) -> None:
-    """Prints the names that may be asked for, one a line."""
+    """Prints what may be asked for, one a line: the names alone with `--quiet`, else with what is known of each."""
     client = connect(arguments)
     try:
-        for name in await client.models():
-            print(name)
+        models = await client.models()
     finally:
         await client.close()
+    for line in [model.id for model in models] if arguments.quiet else table(models):
+        print(line)
 
 
 async def run_chat(arguments: argparse.Namespace) -> None:
@@ -105,4 +107,4 @@ async def _first_model(client: Client) -> str:
     models = await client.models()
     if not models:
         raise Problem("The gateway offers no model to this credential.")
-    return models[0]
+    return models[0].id

@@ -157,6 +157,7 @@ class Recorder:
         self.auth_failures = LabelCounts()
         self.auth_denials = LabelCounts()
         self.stream_interrupts = LabelCounts()
+        self.model_discoveries = LabelCounts()
         self.loop_lag = Histogram(LAG_SECONDS)
         self.auth_successes = 0
         self.retries = 0
@@ -244,6 +245,15 @@ class Recorder:
             reason: Why: `role`, `endpoint`, `agent`, `disabled` or `expired`, say.
         """
         self.auth_denials.add(reason)
+
+    def models_discovered(self, provider: str, result: str) -> None:
+        """Tells that a provider was asked for its models.
+
+        Args:
+            provider: The provider's name.
+            result: `ok`, or the error's kind.
+        """
+        self.model_discoveries.add(provider, result)
 
     def _method(self, name: str) -> MethodCounts:
         if len(self.methods) >= _METHOD_LIMIT:
