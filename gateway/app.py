@@ -244,8 +244,8 @@ class Core:
         return f"{host or _LOOPBACK}:{self._port}"
 
     def model_names(self) -> list[str]:
-        """Returns every name that may be asked for, agents first."""
-        return [listing.id for listing in self._catalogue.listings()]
+        """Returns the names of agents and models that are there, agents first: not of those that the registry alone knows."""
+        return [listing.id for listing in self._catalogue.listings() if listing.source != "registry"]
 
     async def start(self) -> None:
         """Starts the embedded model if it is to run, finds out the providers' models if they are to be asked, and listens.

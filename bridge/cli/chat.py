@@ -6,6 +6,8 @@ import os
 import sys
 from contextlib import aclosing
 
+from twinspan.v1 import models_pb2
+
 from bridge.cli.client import Client, GrpcClient, Outcome, RestClient, Turn
 from bridge.cli.models import table
 from bridge.cli.problem import Problem
@@ -107,4 +109,7 @@ async def _first_model(client: Client) -> str:
     models = await client.models()
     if not models:
         raise Problem("The gateway offers no model to this credential.")
-    return models[0].id
+    for model in models:
+        if model.source != models_pb2.MODEL_SOURCE_REGISTRY:
+            return model.id
+    raise Problem("The gateway is not sure which models there are. Name one with --model: `twinspan models` lists them.")

@@ -126,10 +126,7 @@ class RestClient:
             ) from error
         if response.status_code != httpx.codes.OK:
             raise rest_problem(response.status_code, response.content)
-        known = models_pb2.Model.DESCRIPTOR.fields_by_name
-        return [
-            models_pb2.Model(**{name: value for name, value in model.items() if name in known}) for model in response.json()["data"]
-        ]
+        return [_model(model) for model in response.json()["data"]]
 
     async def close(self) -> None:
         """See `Client.close`."""
@@ -190,6 +187,11 @@ class GrpcClient:
     async def close(self) -> None:
         """See `Client.close`."""
         await self._channel.close()
+
+
+def _model(listed: dict[str, Any]) -> models_pb2.Model:
+    fields = {name: value for name, value in listed.items() if name in models_pb2.Model.DESCRIPTOR.fields_by_name}
+    return models_pb2.Model(**{**fields, "source": f"MODEL_SOURCE_{listed.get('source', 'unspecified').upper()}"})
 
 
 def _read_chunk(chunk: dict[str, Any], outcome: Outcome) -> list[str]:

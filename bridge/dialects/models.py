@@ -4,12 +4,12 @@ Sources: https://platform.openai.com/docs/api-reference/models and https://platf
 """
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from twinspan.v1 import models_pb2
 
-_MAYBE_KNOWN = ("context_window", "max_tokens", "input_cost_per_1m", "output_cost_per_1m", "cached_input_cost_per_1m")
+_MAYBE_KNOWN: Final = ("context_window", "max_tokens", "input_cost_per_1m", "output_cost_per_1m", "cached_input_cost_per_1m")
 
 
 def openai_list(response: models_pb2.ModelsServiceListResponse) -> bytes:
@@ -47,6 +47,7 @@ def _openai(model: models_pb2.Model) -> dict[str, Any]:
     fields: dict[str, Any] = {"id": model.id, "object": "model", "created": model.created, "owned_by": model.owned_by}
     for name in _MAYBE_KNOWN:
         fields[name] = getattr(model, name) if model.HasField(name) else None
+    fields["source"] = models_pb2.ModelSource.Name(model.source).removeprefix("MODEL_SOURCE_").lower()
     fields["capabilities"] = list(model.capabilities)
     return fields
 

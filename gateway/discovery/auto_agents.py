@@ -70,7 +70,7 @@ def auto_agents(config: AutoAgentsConfig, offered: Mapping[str, Sequence[Target]
 
 
 def _candidates(offered: Mapping[str, Sequence[Target]]) -> list[Target]:
-    """Returns what can be talked with, each once; a dated version not beside the model that it is a version of."""
+    """Returns what is there and can be talked with, each once; a dated version not beside the model that it is a version of."""
     targets = {(target.provider.name, target.model): target for targets in offered.values() for target in targets if _chats(target)}
     return [
         target
@@ -80,6 +80,8 @@ def _candidates(offered: Mapping[str, Sequence[Target]]) -> list[Target]:
 
 
 def _chats(target: Target) -> bool:
+    if target.provider.models is None and not target.provider.found:
+        return False  # the registry alone knows it: it may be long gone
     if target.facts.chats is not None:
         return target.facts.chats
     return target.model not in target.provider.embedding_models and _OTHER_PURPOSES.search(target.model) is None

@@ -81,21 +81,6 @@ class Agent:
     description: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A name in the catalogue, for those who ask what there is.
-
-    Attributes:
-        id: The name.
-        owned_by: The provider's name, or `twinspan` for an agent.
-        target: The first target behind the name.
-    """
-
-    id: str
-    owned_by: str
-    target: Target
-
-
 @dataclass(slots=True)
 class RoutingState:
     """What routing learns while it serves. It is bounded by the configured targets: `forget` drops the rest after a reload."""
@@ -156,6 +141,34 @@ class Route:
         return [target for target in ordered if state.cooldown(target).available(now)] or ordered
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A name in the catalogue, for those who ask what there is.
+
+    Attributes:
+        id: The name.
+        owned_by: The provider's name, or `twinspan` for an agent.
+        target: The first target behind the name.
+        source: Whether it is an `agent`, or a model that is `configured`, was `discovered`, or is in the `registry` alone.
+    """
+
+    id: str
+    owned_by: str
+    target: Target
+    source: str
+
+    @classmethod
+    def of(cls, route: Route) -> "Listing":
+        """Returns what a route is listed as."""
+        target = route.targets[0]
+        provider = target.provider
+        if route.agent is not None:
+            return cls(route.name, "twinspan", target, "agent")
+        if provider.models is not None:
+            return cls(route.name, provider.name, target, "configured")
+        return cls(route.name, provider.name, target, "discovered" if provider.found else "registry")
+
+
 class Catalogue:
     """All agents and models of one configuration."""
 
@@ -176,8 +189,7 @@ class Catalogue:
         for name in self._idle:
             self._routes.pop(name, None)
         self._listings = {
-            name: Listing(name, "twinspan" if route.agent else route.targets[0].provider.name, route.targets[0])
-            for name, route in sorted(self._routes.items(), key=lambda item: item[1].agent is None)
+            name: Listing.of(route) for name, route in sorted(self._routes.items(), key=lambda item: item[1].agent is None)
         }
 
     def route(self, name: str) -> Route:

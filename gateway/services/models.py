@@ -56,6 +56,7 @@ def _model(listing: Listing) -> models_pb2.Model:
         input_cost_per_1m=prices.input if prices else None,
         output_cost_per_1m=prices.output if prices else None,
         cached_input_cost_per_1m=prices.cached_input if prices else None,
+        source=models_pb2.ModelSource.Value(f"MODEL_SOURCE_{listing.source.upper()}"),
     )
 
 
@@ -68,9 +69,7 @@ def _page(request: models_pb2.ModelsServiceListRequest, listings: Sequence[Listi
     if request.page_size < 0:
         raise _invalid("page_size", "must not be negative.")
     if sum(map(bool, (request.page_token, request.after_id, request.before_id))) > 1:
-        raise _invalid(
-            "page_token", "cannot stand beside 'after_id' or 'before_id', nor these two together: give one of them."
-        )
+        raise _invalid("page_token", "cannot stand beside 'after_id' or 'before_id', nor these two together: give one of them.")
     count = len(listings)
     size = min(request.page_size, _LARGEST_PAGE) or count
     if request.before_id:

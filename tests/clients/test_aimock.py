@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 from twinspan.v1 import embeddings_pb2
@@ -23,8 +24,8 @@ MODEL = "text-embedding-3-small"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def twinspan() -> AsyncIterator[Running]:
-    """Runs a gateway over aimock, which takes 4 inputs at once as far as the gateway knows."""
+async def aimock() -> AsyncIterator[str]:
+    """Runs aimock, and gives its address."""
     process = await asyncio.create_subprocess_exec(
         "node", NODE / "aimock.mjs", cwd=NODE, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
@@ -33,12 +34,18 @@ async def twinspan() -> AsyncIterator[Running]:
     try:
         async with asyncio.timeout(20):
             url = (await process.stdout.readline()).decode().strip()
-        acme = {"base_url": f"{url}/v1", "api_key": "k", "models": [MODEL], "max_embedding_inputs": 4}
-        async with running(configuration(url, providers={"acme": acme})) as started:
-            yield started
+        yield url
     finally:
         process.stdin.close()
         await process.wait()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def twinspan(aimock: str) -> AsyncIterator[Running]:
+    """Runs a gateway over aimock, which takes 4 inputs at once as far as the gateway knows."""
+    acme = {"base_url": f"{aimock}/v1", "api_key": "k", "models": [MODEL], "max_embedding_inputs": 4}
+    async with running(configuration(aimock, providers={"acme": acme})) as started:
+        yield started
 
 
 @pytest.mark.parametrize("dimensions", [{}, {"dimensions": 8}], ids=["all dimensions", "8 dimensions"])
@@ -91,3 +98,16 @@ async def test_the_sdk_reads_a_response_whole_and_streamed(twinspan: Running) ->
     assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == answer.output_text
     assert (events[0].type, events[-1].type) == ("response.created", "response.completed")
     assert twinspan.complaints() == []
+
+
+async def test_the_models_that_it_lists_are_found_and_answer(aimock: str) -> None:
+    sections = configuration(aimock, providers={"acme": {"base_url": f"{aimock}/v1", "api_key": "k"}}, discovery={"enabled": True})
+    async with running(sections) as found, httpx.AsyncClient(base_url=aimock) as direct:
+        theirs = [model["id"] for model in (await direct.get("/v1/models", headers={"Authorization": "Bearer k"})).json()["data"]]
+        async with found.openai() as client:
+            assert [model.id async for model in client.models.list()] == theirs
+            assert theirs
+            messages = [{"role": "user", "content": "Say hello."}]
+            answer = await found.chat({"model": theirs[0], "stream": False, "messages": messages})
+        assert answer.json()["choices"][0]["message"]["content"] == "Hello from aimock."
+        assert found.complaints() == []

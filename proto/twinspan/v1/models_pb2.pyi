@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +18,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ModelSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModelSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODEL_SOURCE_UNSPECIFIED: _ModelSource.ValueType  # 0
+    """Not used."""
+    MODEL_SOURCE_AGENT: _ModelSource.ValueType  # 1
+    """It is an agent: configured, or made of the models there are."""
+    MODEL_SOURCE_CONFIGURED: _ModelSource.ValueType  # 2
+    """The configuration names it."""
+    MODEL_SOURCE_DISCOVERED: _ModelSource.ValueType  # 3
+    """Its provider said that it has it."""
+    MODEL_SOURCE_REGISTRY: _ModelSource.ValueType  # 4
+    """Such providers are known to have it. Nobody asked this one."""
+
+class ModelSource(_ModelSource, metaclass=_ModelSourceEnumTypeWrapper):
+    """How a gateway knows of a model."""
+
+MODEL_SOURCE_UNSPECIFIED: ModelSource.ValueType  # 0
+"""Not used."""
+MODEL_SOURCE_AGENT: ModelSource.ValueType  # 1
+"""It is an agent: configured, or made of the models there are."""
+MODEL_SOURCE_CONFIGURED: ModelSource.ValueType  # 2
+"""The configuration names it."""
+MODEL_SOURCE_DISCOVERED: ModelSource.ValueType  # 3
+"""Its provider said that it has it."""
+MODEL_SOURCE_REGISTRY: ModelSource.ValueType  # 4
+"""Such providers are known to have it. Nobody asked this one."""
+Global___ModelSource: _TypeAlias = ModelSource  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
@@ -33,6 +66,7 @@ class Model(_message.Message):
     INPUT_COST_PER_1M_FIELD_NUMBER: _builtins.int
     OUTPUT_COST_PER_1M_FIELD_NUMBER: _builtins.int
     CACHED_INPUT_COST_PER_1M_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The name to ask for; it may hold slashes."""
     created: _builtins.int
@@ -49,6 +83,8 @@ class Model(_message.Message):
     """Price of a million output tokens, in US dollars; absent if not known."""
     cached_input_cost_per_1m: _builtins.float
     """Price of a million input tokens that come from the provider's cache; absent if not known, or if it is that of others."""
+    source: Global___ModelSource.ValueType
+    """How the gateway knows of it."""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the model can do, such as `tool_calls`, `vision` or `reasoning`, in alphabetical order."""
@@ -65,10 +101,11 @@ class Model(_message.Message):
         input_cost_per_1m: _builtins.float | None = ...,
         output_cost_per_1m: _builtins.float | None = ...,
         cached_input_cost_per_1m: _builtins.float | None = ...,
+        source: Global___ModelSource.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cached_input_cost_per_1m", b"_cached_input_cost_per_1m", "_context_window", b"_context_window", "_input_cost_per_1m", b"_input_cost_per_1m", "_max_tokens", b"_max_tokens", "_output_cost_per_1m", b"_output_cost_per_1m", "cached_input_cost_per_1m", b"cached_input_cost_per_1m", "context_window", b"context_window", "input_cost_per_1m", b"input_cost_per_1m", "max_tokens", b"max_tokens", "output_cost_per_1m", b"output_cost_per_1m"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cached_input_cost_per_1m", b"_cached_input_cost_per_1m", "_context_window", b"_context_window", "_input_cost_per_1m", b"_input_cost_per_1m", "_max_tokens", b"_max_tokens", "_output_cost_per_1m", b"_output_cost_per_1m", "cached_input_cost_per_1m", b"cached_input_cost_per_1m", "capabilities", b"capabilities", "context_window", b"context_window", "created", b"created", "id", b"id", "input_cost_per_1m", b"input_cost_per_1m", "max_tokens", b"max_tokens", "output_cost_per_1m", b"output_cost_per_1m", "owned_by", b"owned_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cached_input_cost_per_1m", b"_cached_input_cost_per_1m", "_context_window", b"_context_window", "_input_cost_per_1m", b"_input_cost_per_1m", "_max_tokens", b"_max_tokens", "_output_cost_per_1m", b"_output_cost_per_1m", "cached_input_cost_per_1m", b"cached_input_cost_per_1m", "capabilities", b"capabilities", "context_window", b"context_window", "created", b"created", "id", b"id", "input_cost_per_1m", b"input_cost_per_1m", "max_tokens", b"max_tokens", "output_cost_per_1m", b"output_cost_per_1m", "owned_by", b"owned_by", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cached_input_cost_per_1m: _TypeAlias = _typing.Literal["cached_input_cost_per_1m"]  # noqa: Y015
     _WhichOneofArgType__cached_input_cost_per_1m: _TypeAlias = _typing.Literal["_cached_input_cost_per_1m", b"_cached_input_cost_per_1m"]  # noqa: Y015

@@ -49,7 +49,6 @@ WITHOUT_EFFECT = [
     "compaction",
     "window",
     "response_cache",
-    "discovery",
     "mcp_servers",
     "local_engine.timeout_seconds",
     "local_engine.auto_load",
