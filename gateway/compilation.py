@@ -73,7 +73,7 @@ def compile_catalogue(
         targets = tuple(_targets(name, agent, providers))
         if targets:
             agents.append(_agent(name, agent, targets, snapshot.system_prompts.get(name, "")))
-        elif config.discovery.enabled:
+        elif config.discovery.enabled and any(provider.models is None for provider in providers.values()):
             idle.append(name)  # its models may be found yet
         elif all_there:
             problems.append(f"agents.{name}.models: no provider offers any of them. Add them to a provider's models.")

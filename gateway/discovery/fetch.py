@@ -74,7 +74,7 @@ class _Asking:
         models: dict[str, FoundModel] = {}
         dropped, after = 0, ""
         for _ in range(_MOST_PAGES):
-            page = self._read(await self._answer("GET", self._form.address(self._provider, after)))
+            page = await self._read(await self._answer("GET", self._form.address(self._provider, after)))
             dropped += page.dropped
             for model in page.models:
                 if model.id in models or len(models) >= MOST_MODELS:
@@ -87,9 +87,9 @@ class _Asking:
         found = tuple(models.values())
         return Listing(await self._shown(found) if self._url.endswith("/api/tags") else found, dropped)
 
-    def _read(self, body: bytes) -> Page:
+    async def _read(self, body: bytes) -> Page:
         try:
-            return self._form.parse(body)
+            return await asyncio.to_thread(self._form.parse, body)  # which may take a tenth of a second
         except UnreadableError as error:
             what = "answered with something that is no list of models. Check base_url."
             raise self.failed(ErrorKind.ERROR_KIND_PROVIDER_ERROR, what) from error

@@ -70,9 +70,9 @@ class ModelRegistry:
 
     def models(self, provider: str, address: str) -> tuple[str, ...]:
         """Returns the models that a vendor is known to have, by name; none where each customer names them otherwise."""
+        known = self._provider(provider, address)
         vendor = VENDORS.get(provider)
-        known = self._provider(provider, address) if vendor is None or vendor.base_url is not None else None
-        if known is None:
+        if known is None or (vendor is not None and vendor.base_url is None):
             return ()
         return tuple(sorted(model.id for model in known.models if not model.deprecated and is_name(model.id)))[:MOST_LISTED]
 

@@ -17,6 +17,7 @@ MOST_MODELS: Final = 10_000
 """Most models of one provider; the rest is dropped."""
 
 _LARGEST = 2**53
+_LAST_SECOND = 253_402_300_799  # of the year 9999, after which dates cannot be written
 _DECODER: Final = msgspec.json.Decoder()
 
 
@@ -155,11 +156,12 @@ def seconds(value: object) -> int:
     """Returns a time in seconds since 1970, given so or as RFC 3339 has it; 0 if it is none."""
     if isinstance(value, str):
         try:
-            moment = datetime.fromisoformat(value)
-            return max(0, int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()))
+            date = datetime.fromisoformat(value)
+            return max(0, int((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()))
         except (ValueError, OverflowError):
             return 0
-    return count(value) or 0
+    moment = count(value) or 0
+    return moment if moment <= _LAST_SECOND else 0
 
 
 def texts(value: object) -> frozenset[str]:

@@ -49,6 +49,7 @@ OPENAI = [
         {"id": "deep", "pricing": {"prompt": "0.000003", "completion": "0.0000045"}},
         found("deep", prices=Prices(3.0, 4.5)),
     ),
+    ({"id": "ms", "created": 1700000000000, "context_length": 10**30}, found("ms")),
     ({"id": "odd", "created": "soon", "context_length": -1, "max_completion_tokens": True, "capabilities": ["x"]}, found("odd")),
 ]
 

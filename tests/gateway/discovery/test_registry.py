@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.compilation import compile_catalogue
+from gateway.config.problems import ConfigError
 from gateway.config.schema import Config
 from gateway.config.snapshot import Snapshot
 from gateway.discovery.forms.listing import FoundModel
@@ -113,6 +114,12 @@ def test_a_vendor_that_was_asked_lists_what_it_said_alone() -> None:
     found = {"openai": (FoundModel("gpt-new"),)}
     assert listed(compiled(found, providers={"openai": {"api_key": "k"}})) == [("gpt-new", "openai")]
     assert listed(compiled({"openai": ()}, providers={"openai": {"api_key": "k"}})) == []
+
+
+def test_an_agent_that_no_discovery_can_fill_is_a_mistake() -> None:
+    fixed = {"base_url": "http://127.0.0.1:9/v1", "models": ["a"]}
+    with pytest.raises(ConfigError, match=r"agents\.smart"):
+        compiled({}, providers={"fixed": fixed}, agents={"smart": {"models": ["b"]}})
 
 
 def test_a_list_of_models_admits_no_others() -> None:

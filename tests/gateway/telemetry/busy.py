@@ -57,5 +57,6 @@ def busy() -> Recorder:
     recorder.authenticated()
     recorder.auth_failed("missing")
     recorder.auth_denied("role")
+    recorder.models_discovered("openai", "ok")
     recorder.loop_lag.observe(0.002)
     return recorder
