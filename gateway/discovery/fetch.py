@@ -5,6 +5,7 @@ redirect.
 """
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,42 +51,55 @@ async def list_models(provider: Provider, sender: Sender) -> Listing:
     asking = _Asking(provider, sender)
     try:
         async with asyncio.timeout(SECONDS):
-            return await asking.everything()
+            await asking.everything()
     except TimeoutError as error:
+        if asking.listed:
+            return asking.listing()  # what was not shown in time stays as it is listed
         raise asking.failed(ErrorKind.ERROR_KIND_PROVIDER_TIMEOUT, f"did not answer in {SECONDS:g} s.") from error
     except GatewayError as error:
         error.message = provider.cleansed(error.message)
         raise
+    return asking.listing()
 
 
 class _Asking:
-    """One round of questions to one provider."""
+    """One round of questions to one provider.
+
+    Attributes:
+        listed: Whether its whole list is in.
+    """
 
     def __init__(self, provider: Provider, sender: Sender) -> None:
         self._provider = provider
         self._sender = sender
         self._form: Form = FORMS[provider.listing_style]
         self._url = self._form.address(provider)
+        self._models: dict[str, FoundModel] = {}
+        self._dropped = 0
+        self.listed = False
+
+    def listing(self) -> Listing:
+        return Listing(tuple(self._models.values()), self._dropped)
 
     def failed(self, kind: ErrorKind.ValueType, what: str) -> GatewayError:
         return GatewayError(kind, f"{self._url} {what}", provider=self._provider.name)
 
-    async def everything(self) -> Listing:
-        models: dict[str, FoundModel] = {}
-        dropped, after = 0, ""
+    async def everything(self) -> None:
+        models, after = self._models, ""
         for _ in range(_MOST_PAGES):
             page = await self._read(await self._answer("GET", self._form.address(self._provider, after)))
-            dropped += page.dropped
+            self._dropped += page.dropped
             for model in page.models:
                 if model.id in models or len(models) >= MOST_MODELS:
-                    dropped += 1
+                    self._dropped += 1
                 else:
                     models[model.id] = model
             if not page.next or page.next == after or len(models) >= MOST_MODELS:
                 break
             after = page.next
-        found = tuple(models.values())
-        return Listing(await self._shown(found) if self._url.endswith("/api/tags") else found, dropped)
+        self.listed = True
+        if self._url.endswith("/api/tags"):
+            await self._show()
 
     async def _read(self, body: bytes) -> Page:
         try:
@@ -110,18 +124,17 @@ class _Asking:
         finally:
             answer.close()
 
-    async def _shown(self, models: tuple[FoundModel, ...]) -> tuple[FoundModel, ...]:
-        """Returns Ollama's models with what it shows of each; one that it does not show stays as it is listed."""
+    async def _show(self) -> None:
+        """Has Ollama show each of its models; one that it does not show stays as it is listed."""
         url = self._url.removesuffix("/api/tags") + "/api/show"
         places = asyncio.Semaphore(_ASKED_AT_ONCE)
 
-        async def show(model: FoundModel) -> FoundModel:
+        async def show(model: FoundModel) -> None:
             async with places:
-                try:
-                    return ollama.shown(model, await self._answer("POST", url, orjson.dumps({"model": model.id})))
-                except GatewayError:
-                    return model
+                with contextlib.suppress(GatewayError):
+                    body = await self._answer("POST", url, orjson.dumps({"model": model.id}))
+                    self._models[model.id] = ollama.shown(model, body)
 
         async with asyncio.TaskGroup() as group:
-            asked = [group.create_task(show(model)) for model in models]
-        return tuple(task.result() for task in asked)
+            for model in tuple(self._models.values()):
+                group.create_task(show(model))

@@ -112,6 +112,23 @@ async def test_ollama_is_asked_for_each_of_its_models(upstream: Upstream) -> Non
         assert (broken["id"], broken["context_window"], "vision" in broken["capabilities"]) == ("broken", None, True)
 
 
+async def test_what_ollama_does_not_show_in_time_is_listed_all_the_same(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.discovery.fetch.SECONDS", 0.5)
+    shown = whole({"capabilities": ["completion"], "model_info": {"general.architecture": "a", "a.context_length": 5}})
+
+    async def show(http: web.BaseRequest, request: Request) -> web.StreamResponse:
+        return await (shown if request.body["model"] == "quick" else hangs())(http, request)
+
+    tags = whole({"models": [{"name": "slow"}, {"name": "quick"}]})
+    upstream.plays(by_path({"/api/tags": tags, "/api/show": show}))
+    async with running(sections({"ollama": {"base_url": upstream.base_url}})) as twinspan:
+        models = (await twinspan.rest.get("/v1/models")).json()["data"]
+        assert [(model["id"], model["context_window"]) for model in models] == [("slow", None), ("quick", 5)]
+        assert await discoveries(twinspan) == ['{provider="ollama",result="ok"} 1.0']
+
+
 async def test_anthropics_and_coheres_lists_are_read_to_their_last_page(upstream: Upstream) -> None:
     async def pages(http: web.BaseRequest, _request: Request) -> web.StreamResponse:
         if http.query.get("limit"):
