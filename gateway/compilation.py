@@ -214,10 +214,12 @@ def _targets(agent: str, configured: AgentConfig, providers: Mapping[str, Provid
     """Gives an agent's targets in configured order, each once."""
     seen: set[tuple[str, str]] = set()
     for entry in configured.models:
+        required = frozenset[str]() if isinstance(entry, str) else frozenset[str](entry.required_capabilities)
         for provider, model in _expand(entry, providers):
-            if (provider.name, model) not in seen:
+            target = Target.of(provider, model, agent)
+            if (provider.name, model) not in seen and required <= target.capabilities:
                 seen.add((provider.name, model))
-                yield Target.of(provider, model, agent)
+                yield target
 
 
 def _expand(entry: str | SelectorConfig, providers: Mapping[str, Provider]) -> Iterator[tuple[Provider, str]]:

@@ -187,8 +187,8 @@ class SelectorConfig(Section):
     """Most tokens of an answer."""
     weight: Annotated[float, Field(ge=0), LATER] = 1
     """Its share, with the strategy `weighted`."""
-    required_capabilities: Annotated[tuple[Capability, ...], LATER] = ()
-    """What the model must be able to do."""
+    required_capabilities: tuple[Capability, ...] = ()
+    """What the model must be able to do: by what is known of itself, else by what its provider can."""
 
     @model_validator(mode="after")
     def _picks_something(self) -> "SelectorConfig":

@@ -36,7 +36,6 @@ WITHOUT_EFFECT = [
     "agents.coder.models[1].max_output",
     "agents.coder.models[1].weight",
     "agents.coder.models[2].url",
-    "agents.coder.models[2].required_capabilities",
     "agents.coder.failure_window_secs",
     "agents.coder.success_threshold",
     "agents.coder.sticky_session_ttl_seconds",

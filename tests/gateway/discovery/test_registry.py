@@ -144,6 +144,21 @@ def test_agents_come_first_then_configured_then_found_then_known_models() -> Non
     assert [(target.provider.name, target.model) for target in catalogue.agents["smart"].targets] == [("open", "m"), ("fixed", "z")]
 
 
+def test_a_selector_takes_models_that_can_what_it_requires() -> None:
+    found = {
+        "open": (
+            FoundModel("sees", can=frozenset({"vision"})),
+            FoundModel("blind", cannot=frozenset({"vision"})),
+            FoundModel("silent"),
+        )
+    }
+    agents = {"eyes": {"models": [{"provider": "open", "required_capabilities": ["vision"]}]}}
+    for capabilities, expected in ((["vision"], ["sees", "silent"]), ([], ["sees"])):
+        providers = {"open": {"base_url": "http://127.0.0.1:9/v1", "capabilities": capabilities}}
+        catalogue = compiled(found, providers=providers, agents=agents)
+        assert [target.model for target in catalogue.agents["eyes"].targets] == expected
+
+
 def test_a_found_name_that_means_another_providers_model_is_listed_with_its_own_provider() -> None:
     providers = {"openai": {"api_key": "k", "models": ["gpt-4o"]}, "router": {"base_url": "http://127.0.0.1:9/v1"}}
     catalogue = compiled({"router": (FoundModel("openai/gpt-4o"), FoundModel("meta/llama"))}, providers=providers)
