@@ -6,6 +6,7 @@ Each target is measured in turn, round after round. Speed is that of one transfe
 import argparse
 import asyncio
 import secrets
+import shutil
 import socket
 import statistics
 import tempfile
@@ -82,6 +83,9 @@ async def _run(rounds: int) -> None:
             _Target("floor", floor.facts["port"], floor.pid),
             _Target("twinspan", port, pid, "/proxy/bench/", token),
         ]
+        if shutil.which("nginx"):
+            nginx_pid, nginx_port = await stack.enter_async_context(processes.nginx(directory, mock.facts["port"]))
+            targets.insert(2, _Target("nginx", nginx_port, nginx_pid))
         idle = {target.name: target.peak_mb() for target in targets}
         await asyncio.to_thread(_measure, targets, rounds)
         for target in targets:

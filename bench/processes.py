@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from typing import IO
 
 import msgspec
 
+from bench.child import HOST
 from bench.phase import Outcome, Phase, Refusal
 
 _READY_SECONDS = 30.0
@@ -121,6 +123,50 @@ async def twinspan(directory: Path, upstream_port: int, collector_port: int, tok
             except StartError as error:
                 raise StartError(f"{error}\n{log.read_text(errors='replace')[-2000:]}") from None
             yield process.pid, int(rest), int(grpc)
+
+
+@asynccontextmanager
+async def nginx(directory: Path, upstream_port: int) -> AsyncIterator[tuple[int, int]]:
+    """Runs nginx as a reverse proxy that passes bodies on as they come; gives its process id and port.
+
+    It is one process without a master, so that its memory and CPU are all that it takes.
+
+    Raises:
+        StartError: It did not come up.
+    """
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        port = free.getsockname()[1]
+    path = directory / "nginx.conf"
+    path.write_text(f"""
+        daemon off; master_process off; pid {directory}/nginx.pid; error_log {directory}/nginx.log;
+        events {{ }}
+        http {{
+            access_log off; client_max_body_size 0; client_body_temp_path {directory}; proxy_temp_path {directory};
+            fastcgi_temp_path {directory}; uwsgi_temp_path {directory}; scgi_temp_path {directory};
+            upstream bench {{ server {HOST}:{upstream_port}; keepalive 8; }}
+            server {{
+                listen {HOST}:{port};
+                location / {{
+                    proxy_pass http://bench; proxy_http_version 1.1; proxy_set_header Connection "";
+                    proxy_request_buffering off; proxy_buffering off;
+                }}
+            }}
+        }}
+    """)
+    async with _process("nginx", "-c", str(path), "-e", f"{directory}/nginx.log") as process:
+        async with asyncio.timeout(_READY_SECONDS):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection(HOST, port)
+                except OSError:
+                    if process.returncode is not None:
+                        raise StartError((directory / "nginx.log").read_text(errors="replace")[-2000:]) from None
+                    await asyncio.sleep(0.02)
+                    continue
+                writer.close()
+                break
+        yield process.pid, port
 
 
 @asynccontextmanager

@@ -21,6 +21,8 @@ from prometheus_client import CollectorRegistry
 from gateway import probe
 from gateway.access.delegation import Delegation
 from gateway.access.keys import KeyRing, generate_token
+from gateway.backends.choice import Backends
+from gateway.backends.ledger import Ledger
 from gateway.batches.desk import BatchDesk
 from gateway.batches.lines import Lines
 from gateway.batches.store import BatchStore
@@ -231,6 +233,7 @@ class Core:
         self._delegation = Delegation()
         self._batches = BatchStore(config.batches.dir or self._files.root / "batches")
         self._desk = BatchDesk(self._batches, self._files)
+        self._kept = Ledger(self._files.root / "providers")
         self._watcher: asyncio.Task[None] | None = None
         self._registry = self._register_services()
         self.channel = InProcessChannel(self._registry)
@@ -306,6 +309,7 @@ class Core:
             await asyncio.gather(self._watcher, return_exceptions=True)
         await self._refresher.stop()
         await self._batches.close()
+        await self._kept.close()
         await self._files.close()
         await self._sender.close()
         await self._raw_sender.close()
@@ -387,15 +391,25 @@ class Core:
         exchange = Exchange(lambda: self._catalogue, self._sender, self._state, self._recorder, tracing)
         most_bytes = lambda: self._configuration.current.config.server.max_upload_bytes  # noqa: E731 (three services ask it)
         forwarder = Forwarder(lambda: self._catalogue, self._raw_sender, self._recorder, tracing, most_bytes)
+        backends = Backends(
+            self._files,
+            self._desk,
+            self._kept,
+            lambda: self._configuration.current.config,
+            lambda: self._catalogue,
+            self._raw_sender,
+            self._recorder,
+            tracing,
+        )
         registration.register(
             registry,
             AdminService(self._recorder, self._state, time.monotonic, VERSION),
             AudioService(exchange, most_bytes),
-            BatchesService(self._desk),
+            BatchesService(backends.batches),
             ChatService(exchange),
             CompletionsService(exchange),
             EmbeddingsService(exchange),
-            FilesService(self._files),
+            FilesService(backends.files),
             ImagesService(exchange, most_bytes),
             ModelsService(lambda: self._catalogue),
             ModerationsService(exchange),

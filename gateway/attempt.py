@@ -4,13 +4,13 @@ Above is the exchange, which decides whom to ask and when to stop. Below is the 
 answer is read depends on the operation: `gateway.operations` has a subclass for each kind. An attempt never repeats itself.
 """
 
-import asyncio
 from abc import ABC, abstractmethod
 
 from twinspan.v1 import chat_pb2, content_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.errors import GatewayError
+from gateway.failures import outcome_of
 from gateway.providers.openai import faults
 from gateway.providers.sender import OutboundRequest, Sender, SendError, UpstreamResponse
 from gateway.routing.catalogue import Target
@@ -86,14 +86,10 @@ class Attempt(ABC):
             if self._done and fault is None:
                 self._upstream.release()  # the end of the body often comes a little after the answer's own end
             self._upstream.close()
-        error: str | None = None
         if isinstance(fault, GatewayError):
             fault.message = self.target.provider.cleansed(fault.message)
             fault.model = fault.model or self.target.model
-            error = fault.kind_name
-        elif fault is not None:
-            error = "cancelled" if isinstance(fault, asyncio.CancelledError | GeneratorExit) else "internal_error"
-        self._counts.end(error, usage=self.usage, trace_id=self._span.sampled_trace_id)
+        self._counts.end(outcome_of(fault), usage=self.usage, trace_id=self._span.sampled_trace_id)
         self._span.end(fault, status=self.status)
 
     def may_have_acted(self, error: GatewayError) -> bool:

@@ -3,6 +3,7 @@
 One table says it for every kind of error, and the tests hold it whole.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -55,3 +56,12 @@ def may_pass(error: GatewayError, retryable_status_codes: frozenset[int]) -> boo
 def blames_target(error: GatewayError) -> bool:
     """Tells whether the target, and not the request, is at fault."""
     return CLASSES.get(error.kind, _OF_THE_REQUEST).blames_target
+
+
+def outcome_of(fault: BaseException | None) -> str | None:
+    """Returns how something ended, as metrics call it: an error's kind, `cancelled`, or None if nothing was wrong."""
+    if fault is None:
+        return None
+    if isinstance(fault, GatewayError):
+        return fault.kind_name
+    return "cancelled" if isinstance(fault, asyncio.CancelledError | GeneratorExit) else "internal_error"

@@ -15,7 +15,7 @@ CLIENT_TOKEN = "client_token"  # noqa: S105 (a name, not a token)
 
 def cross_check(config: Config) -> list[tuple[Place, str]]:
     """Returns the place of each mistake, and what is wrong there."""
-    return [*_providers(config), *_agents(config), *_keys(config)]
+    return [*_providers(config), *_agents(config), *_keys(config), *_backends(config)]
 
 
 def _providers(config: Config) -> Iterator[tuple[Place, str]]:
@@ -63,3 +63,15 @@ def _keys(config: Config) -> Iterator[tuple[Place, str]]:
         if token in tokens:
             yield ("api_keys", number, "token"), "is the same as another key's."
         tokens.add(token)
+
+
+def _backends(config: Config) -> Iterator[tuple[Place, str]]:
+    known = [*config.providers, LOCAL]
+    for section, backend in (("files", config.files.backend), ("batches", config.batches.backend)):
+        if backend not in known:
+            yield (section, "backend"), f"there is no provider '{backend}'.{nearest(backend, known)}"
+    if config.files.backend != config.batches.backend:
+        yield (
+            ("batches", "backend"),
+            f"is '{config.batches.backend}', but the files are with '{config.files.backend}': batches run where their files are.",
+        )

@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 from gateway.config.section import (
     LATER,
     CorsOrigin,
-    Count,
     FilePath,
     HttpUrl,
     ListenAddress,
@@ -96,10 +95,10 @@ class FilesConfig(Section):
     dir: FilePath | None = None
     """The directory of the gateway's own store, which no two gateways may share; unset, `files` in
     `$STATE_DIRECTORY`, `$XDG_STATE_HOME/twinspan` or `~/.local/state/twinspan`. A change needs a restart."""
-    backend: Annotated[str, LATER] = "local"
-    """`local` for the own store, or a provider's name."""
-    max_concurrency: Annotated[Count | None, LATER] = None
-    """Most files that are sent to a provider at a time."""
+    backend: str = "local"
+    """`local` for the own store, or the name of a provider that keeps files. Then it runs the batches, too."""
+    max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 4
+    """Most files that are sent to a provider at a time. A change needs a restart."""
 
 
 class BatchesConfig(Section):
@@ -107,8 +106,8 @@ class BatchesConfig(Section):
 
     dir: FilePath | None = None
     """The directory of batches under way; unset, `batches` below the directory of files. A change needs a restart."""
-    backend: Annotated[str, LATER] = "local"
-    """`local` for the own batches, or a provider's name."""
+    backend: str = "local"
+    """`local` for the own batches, or the name of a provider that runs batches. It must be where the files are."""
     max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 4
     """Most lines of all batches that run at a time. Low, batches leave room for everyone else. A change needs a restart."""
 

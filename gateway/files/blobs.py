@@ -13,11 +13,9 @@ import shutil
 import threading
 from collections.abc import Container
 from pathlib import Path
-from tempfile import mkstemp
 
 from gateway.files.faults import InUseError
-
-_PRIVATE = 0o700
+from gateway.files.incoming import PRIVATE, Incoming, IncomingDirectory
 
 
 class Blobs:
@@ -30,9 +28,10 @@ class Blobs:
             InUseError: Another process has locked them.
             OSError: They cannot be made.
         """
-        self._incoming, self._blobs = root / "incoming", root / "blobs"
-        for directory in (root, self._incoming, self._blobs):
-            directory.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+        self._blobs = root / "blobs"
+        for directory in (root, self._blobs):
+            directory.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+        self._incoming = IncomingDirectory(root / "incoming")
         self._lock = lock_directory(root)
 
     def close(self) -> None:
@@ -45,17 +44,16 @@ class Blobs:
         Args:
             known: The ids that have an entry.
         """
-        leftovers = [*self._incoming.iterdir(), *(path for path in self._blobs.iterdir() if path.name not in known)]
+        leftovers = [path for path in self._blobs.iterdir() if path.name not in known]
         for path in leftovers:
             path.unlink()
-        return len(leftovers)
+        return len(leftovers) + self._incoming.sweep()
 
-    def begin(self) -> "Incoming":
+    def begin(self) -> Incoming:
         """Begins to take a file."""
-        descriptor, path = mkstemp(dir=self._incoming)
-        return Incoming(descriptor, Path(path))
+        return self._incoming.begin()
 
-    def publish(self, incoming: "Incoming", name: str) -> None:
+    def publish(self, incoming: Incoming, name: str) -> None:
         """Gives an upload its place under its id, on disk when this returns."""
         incoming.settle(self._blobs / name)
         _sync_directory(self._blobs)
@@ -89,41 +87,6 @@ class Blobs:
                 os.fsync(copied.fileno())
         _sync_directory(target.parent)
         return True
-
-
-class Incoming:
-    """A file that is being taken. Calls from several threads wait for one another."""
-
-    def __init__(self, descriptor: int, path: Path) -> None:
-        self._descriptor = descriptor
-        self._path = path
-        self._open = True
-        self._lock = threading.Lock()
-
-    def write(self, data: bytes | bytearray) -> None:
-        """Adds bytes at the end."""
-        with self._lock:
-            rest = memoryview(data)
-            while rest and self._open:
-                rest = rest[os.write(self._descriptor, rest) :]
-
-    def settle(self, place: Path) -> None:
-        """Syncs what was written and moves it to its place."""
-        with self._lock:
-            os.fsync(self._descriptor)
-            self._path.rename(place)
-            self._close()
-
-    def discard(self) -> None:
-        """Removes it, unless it has its place. Idempotent."""
-        with self._lock:
-            if self._open:
-                self._close()
-                self._path.unlink(missing_ok=True)
-
-    def _close(self) -> None:
-        self._open = False
-        os.close(self._descriptor)
 
 
 class Content:

@@ -17,7 +17,7 @@ PURPOSES = ("assistants", BATCH, "fine-tune", "vision", "user_data", "evals")
 _DAY_SECONDS = 86_400
 _DEFAULT_SECONDS: Mapping[str, int] = {BATCH: 30 * _DAY_SECONDS}
 _LEAST_SECONDS, _MOST_SECONDS = 3600, 30 * _DAY_SECONDS
-_LONGEST_NAME = 255
+_LONGEST_NAME, _LONGEST_PURPOSE = 255, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +35,25 @@ class Description:
     seconds: int | None = None
 
     @classmethod
-    def of(cls, given: files_pb2.FileDescription) -> Self:
+    def of(cls, given: files_pb2.FileDescription, *, provider: bool) -> Self:
         """Returns what an uploader says of a file.
+
+        Args:
+            given: What is said.
+            provider: Whether a provider keeps the file, which knows by itself what it may be for and how long it stays.
 
         Raises:
             GatewayError: It is nothing that can be said.
         """
-        if given.purpose not in PURPOSES:
+        if not provider and given.purpose not in PURPOSES:
             raise _invalid("purpose", f"must be one of {', '.join(PURPOSES)}")
+        if not 1 <= len(given.purpose) <= _LONGEST_PURPOSE or not given.purpose.isprintable():
+            raise _invalid("purpose", "must be given")
         name = given.filename
         if not 1 <= len(name) <= _LONGEST_NAME or not name.isprintable():
             raise _invalid("file", f"must have a name of 1 to {_LONGEST_NAME} printable characters")
+        if provider:
+            return cls(name, given.purpose, given.expires_after_seconds if given.HasField("expires_after_seconds") else None)
         if not given.HasField("expires_after_seconds"):
             return cls(name, given.purpose, _DEFAULT_SECONDS.get(given.purpose))
         return cls(name, given.purpose, lifetime_seconds(given.expires_after_seconds, "expires_after"))

@@ -23,9 +23,10 @@ from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.database import Database
 from gateway.errors import GatewayError
-from gateway.files.blobs import Blobs, Content, Incoming
+from gateway.files.blobs import Blobs, Content
 from gateway.files.description import Description
 from gateway.files.faults import storage_faults
+from gateway.files.incoming import Incoming
 from gateway.files.upload import Upload
 from gateway.identifiers import Identifiers
 
@@ -86,6 +87,8 @@ class FileStore:
 
     Every method raises a `GatewayError` if the directory cannot be used or has no room.
     """
+
+    provider = False
 
     def __init__(self, root: Path, max_bytes: Callable[[], int], *, clock: Callable[[], float] = time.time) -> None:
         """Makes a store.

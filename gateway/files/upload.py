@@ -6,7 +6,8 @@ from typing import Any, Self
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.errors import GatewayError
-from gateway.files.blobs import Blobs, Incoming
+from gateway.files.blobs import Blobs
+from gateway.files.incoming import Incoming
 
 _GATHERED_BYTES = 1024 * 1024
 
@@ -54,6 +55,11 @@ class Upload:
         gathered, self._gathered = self._gathered, bytearray()
         if gathered:
             await self._in_thread(self._incoming.write, gathered)
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Returns up to so many bytes from there, of what was flushed; none at their end."""
+        data: bytes = await self._in_thread(self._incoming.read, offset, length)
+        return data
 
     def publish(self, blobs: Blobs, name: str) -> None:
         """Gives the bytes their place. It blocks, as all of `blobs` does."""

@@ -24,6 +24,7 @@ from yarl import URL
 
 from gateway.errors import GatewayError
 from gateway.exchange import Caller
+from gateway.failures import outcome_of
 from gateway.forwarding import order as rules
 from gateway.forwarding.socket import SocketRelay, handshake
 from gateway.providers.openai import faults
@@ -149,7 +150,7 @@ class Forwarder:
                 error.message = order.provider.cleansed(error.message)
             raise
         finally:
-            attempt.end(_error_name(fault), trace_id=span.sampled_trace_id)
+            attempt.end(outcome_of(fault), trace_id=span.sampled_trace_id)
             span.end(fault, status=passage.head.status if passage.head is not None else 0)
 
     def _order(self, head: proxy_pb2.ForwardRequestHead, caller: ForwardCaller) -> _Order:
@@ -387,14 +388,6 @@ def _fault_of(head: Head | None, provider: str) -> GatewayError | None:
     if head is None or head.status < 400:
         return None
     return faults.of_status(head.status, head.fields, b"", provider)
-
-
-def _error_name(fault: BaseException | None) -> str | None:
-    if fault is None:
-        return None
-    if isinstance(fault, GatewayError):
-        return fault.kind_name
-    return "cancelled" if isinstance(fault, asyncio.CancelledError | GeneratorExit) else "internal_error"
 
 
 def _too_large(most_bytes: int) -> GatewayError:

@@ -19,6 +19,7 @@ from gateway.attempt import Attempt
 from gateway.errors import GatewayError
 from gateway.operations import json_text
 from gateway.operations.json_operation import invalid, usage_of
+from gateway.providers import form_data
 from gateway.providers.provider import Provider
 from gateway.providers.sender import OutboundRequest, Sender, Timeouts
 from gateway.routing.catalogue import Agent, Target
@@ -97,13 +98,13 @@ class Form:
         """Gives the form's bytes as they come, with this model."""
         self.sent = True
         if model:
-            yield self._part('name="model"') + model.encode() + b"\r\n"
+            yield form_data.field_part(self.boundary, "model", model)
         while data := await asyncio.to_thread(self._held.read, _PIECE_BYTES):
             yield data
         async for piece in self._pieces:
             if data := self._written(piece):
                 yield data
-        yield (b"\r\n" if self._in_file else b"") + f"--{self.boundary}--\r\n".encode()
+        yield (b"\r\n" if self._in_file else b"") + form_data.end(self.boundary)
 
     def close(self) -> None:
         """Forgets what is held."""
@@ -132,17 +133,13 @@ class Form:
             type_ = file.content_type or _UNKNOWN
             if not _CONTENT_TYPE.fullmatch(type_):
                 raise invalid(file.name[:64], f"'{type_[:64]}' is no content type.")
-            return end + self._part(f'name="{_quoted(file.name)}"; filename="{_quoted(file.filename)}"', type_)
+            return end + form_data.file_part(self.boundary, file.name, file.filename, type_)
         if kind != "field":
             raise invalid("piece", "A piece must be a field, a file or content.")
         if piece.field.name == "model":
             self.model = piece.field.value
             return end
-        return end + self._part(f'name="{_quoted(piece.field.name)}"') + piece.field.value.encode() + b"\r\n"
-
-    def _part(self, disposition: str, type_: str = "") -> bytes:
-        kind = f"Content-Type: {type_}\r\n" if type_ else ""
-        return f"--{self.boundary}\r\nContent-Disposition: form-data; {disposition}\r\n{kind}\r\n".encode()
+        return end + form_data.field_part(self.boundary, piece.field.name, piece.field.value)
 
 
 class FormOperation:
@@ -270,8 +267,3 @@ class FormAttempt(Attempt):
                 yield forms_pb2.FormAnswer(content_type=kind, content=data[start : start + _PIECE_BYTES])
                 kind = ""
             data = await self.next()
-
-
-def _quoted(text: str) -> str:
-    """Returns a name as forms hold it: https://html.spec.whatwg.org/multipage/form-control-infrastructure.html."""
-    return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")

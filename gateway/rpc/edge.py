@@ -19,6 +19,7 @@ from gateway.access.policy import DeniedError, Policy
 from gateway.errors import GatewayError
 from gateway.rpc.call import RpcCall
 from gateway.rpc.registry import Handler, behaviour_of
+from gateway.rpc.remainder import pass_over
 from gateway.rpc.status import STATUS_DETAILS, to_wire
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.tracing import Tracing
@@ -75,13 +76,13 @@ class Edge:
             )
         if handler.stream_unary is not None:
             return grpc.stream_unary_rpc_method_handler(
-                self._unary(method, handler.stream_unary), handler.request_deserializer, handler.response_serializer
+                self._unary(method, handler.stream_unary, streamed=True), handler.request_deserializer, handler.response_serializer
             )
         return grpc.stream_stream_rpc_method_handler(
-            self._streaming(method, behaviour_of(handler)), handler.request_deserializer, handler.response_serializer
+            self._streaming(method, behaviour_of(handler), streamed=True), handler.request_deserializer, handler.response_serializer
         )
 
-    def _unary(self, method: str, servicer: Callable[..., Any]) -> Callable[..., Any]:
+    def _unary(self, method: str, servicer: Callable[..., Any], *, streamed: bool = False) -> Callable[..., Any]:
         async def behaviour(request: Any, context: Context) -> Any:
             call = self._begin(method, context)
             try:
@@ -94,11 +95,13 @@ class Edge:
                 call.counts.end("OK", trace_id=call.span.sampled_trace_id)
                 call.span.end("OK")
                 return response
+            if streamed and not call.trusted and isinstance(fault, GatewayError):
+                await pass_over(request)
             return await self._fail(call, context, fault)
 
         return behaviour
 
-    def _streaming(self, method: str, servicer: Callable[..., Any]) -> Callable[..., Any]:
+    def _streaming(self, method: str, servicer: Callable[..., Any], *, streamed: bool = False) -> Callable[..., Any]:
         async def behaviour(request: Any, context: Context) -> None:
             call = self._begin(method, context)
             try:
@@ -111,6 +114,8 @@ class Edge:
                 call.counts.end("OK", trace_id=call.span.sampled_trace_id)
                 call.span.end("OK")
                 return
+            if streamed and not call.trusted and isinstance(fault, GatewayError):
+                await pass_over(request)
             await self._fail(call, context, fault)
 
         return behaviour

@@ -1,10 +1,13 @@
 """BatchesService: files of requests that are answered in the background."""
 
+from collections.abc import Callable
+
 import orjson
 from twinspan.v1 import batches_pb2
 
+from gateway.backends.choice import Batches
 from gateway.batches.batch import Batch
-from gateway.batches.desk import BatchDesk, Order
+from gateway.batches.desk import Order
 from gateway.rpc.call import RpcCall
 from gateway.services.files import page_limit
 from gateway.services.ownership import caller_name, sees_only
@@ -19,8 +22,9 @@ _SAME_NAME = (
 class BatchesService:
     """Serves `twinspan.v1.BatchesService`."""
 
-    def __init__(self, desk: BatchDesk) -> None:
-        self._desk = desk
+    def __init__(self, batches: Callable[[RpcCall], Batches]) -> None:
+        """Makes the service over what returns where a caller's batches are."""
+        self._batches = batches
 
     async def Create(  # noqa: N802 (the RPC's name)
         self, request: batches_pb2.BatchesServiceCreateRequest, call: RpcCall
@@ -34,7 +38,7 @@ class BatchesService:
             request.output_expires_after_seconds if request.HasField("output_expires_after_seconds") else None,
         )
         return batches_pb2.BatchesServiceCreateResponse(
-            batch=_batch(await self._desk.create(order, caller_name(call), sees_only(call)))
+            batch=_batch(await self._batches(call).create(order, caller_name(call), sees_only(call)))
         )
 
     async def List(  # noqa: N802 (the RPC's name)
@@ -42,18 +46,18 @@ class BatchesService:
     ) -> batches_pb2.BatchesServiceListResponse:
         """Lists the caller's batches."""
         limit = page_limit(request.limit if request.HasField("limit") else None, _DEFAULT_LISTED, _MOST_LISTED)
-        batches, more = await self._desk.list(sees_only(call), limit=limit, after=request.after)
+        batches, more = await self._batches(call).list(sees_only(call), limit=limit, after=request.after)
         return batches_pb2.BatchesServiceListResponse(batches=[_batch(batch) for batch in batches], has_more=more)
 
     async def Get(self, request: batches_pb2.BatchesServiceGetRequest, call: RpcCall) -> batches_pb2.Batch:  # noqa: N802 (the RPC's name)
         """Returns a batch as it stands."""
-        return _batch(await self._desk.get(request.id, sees_only(call)))
+        return _batch(await self._batches(call).get(request.id, sees_only(call)))
 
     async def Cancel(  # noqa: N802 (the RPC's name)
         self, request: batches_pb2.BatchesServiceCancelRequest, call: RpcCall
     ) -> batches_pb2.BatchesServiceCancelResponse:
         """Stops a batch."""
-        return batches_pb2.BatchesServiceCancelResponse(batch=_batch(await self._desk.cancel(request.id, sees_only(call))))
+        return batches_pb2.BatchesServiceCancelResponse(batch=_batch(await self._batches(call).cancel(request.id, sees_only(call))))
 
 
 def _batch(batch: Batch) -> batches_pb2.Batch:

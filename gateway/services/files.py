@@ -1,57 +1,49 @@
 """FilesService: files that callers keep at the gateway."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 from twinspan.v1 import files_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
 
+from gateway.backends.choice import Files
 from gateway.errors import GatewayError
 from gateway.files.description import Description
-from gateway.files.store import Entry, FileStore
+from gateway.files.store import Entry
 from gateway.rpc.call import RpcCall
 from gateway.services.ownership import caller_name, sees_only
 
 _MOST_LISTED = 10_000
-_MOST_PASSED_OVER_BYTES = 64 * 1024 * 1024
 
 
 class FilesService:
     """Serves `twinspan.v1.FilesService`."""
 
-    def __init__(self, store: FileStore) -> None:
-        self._store = store
+    def __init__(self, files: Callable[[RpcCall], Files]) -> None:
+        """Makes the service over what returns where a caller's files are."""
+        self._files = files
 
     async def Upload(  # noqa: N802 (the RPC's name)
         self, requests: AsyncIterator[files_pb2.FilesServiceUploadRequest], call: RpcCall
     ) -> files_pb2.FilesServiceUploadResponse:
         """Takes a file."""
-        try:
-            return await self._take(requests, call)
-        except GatewayError:
-            if not call.trusted:  # over a network, a client that is still writing may not learn why the call has ended
-                await _pass_over(requests)
-            raise
-
-    async def _take(
-        self, requests: AsyncIterator[files_pb2.FilesServiceUploadRequest], call: RpcCall
-    ) -> files_pb2.FilesServiceUploadResponse:
         description: Description | None = None
-        async with await self._store.begin() as upload:
+        files = self._files(call)
+        async with await files.begin() as upload:
             await call.announce()
             async for request in requests:
                 match request.WhichOneof("piece"):
                     case "content":
                         await upload.write(request.content)
                     case "description" if description is None:
-                        description = Description.of(request.description)
+                        description = Description.of(request.description, provider=files.provider)
                     case "description":
                         raise _invalid("description", "must be given once")
                     case _:
                         raise _invalid("piece", "must be a description or content")
             if description is None:
                 raise _invalid("purpose", "must be given")
-            entry = await self._store.commit(upload, caller_name(call), description)
+            entry = await files.commit(upload, caller_name(call), description)
         return files_pb2.FilesServiceUploadResponse(file=_file(entry))
 
     async def List(  # noqa: N802 (the RPC's name)
@@ -60,7 +52,7 @@ class FilesService:
         """Lists the caller's files."""
         if request.order not in {"", "asc", "desc"}:
             raise _invalid("order", "must be 'asc' or 'desc'")
-        entries, more = await self._store.list(
+        entries, more = await self._files(call).list(
             sees_only(call),
             purpose=request.purpose,
             limit=page_limit(request.limit if request.HasField("limit") else None, _MOST_LISTED, _MOST_LISTED),
@@ -71,18 +63,19 @@ class FilesService:
 
     async def Get(self, request: files_pb2.FilesServiceGetRequest, call: RpcCall) -> files_pb2.StoredFile:  # noqa: N802 (the RPC's name)
         """Returns what is known of a file."""
-        return _file(await self._store.get(request.id, sees_only(call)))
+        return _file(await self._files(call).get(request.id, sees_only(call)))
 
     async def Download(self, request: files_pb2.FilesServiceDownloadRequest, call: RpcCall) -> None:  # noqa: N802 (the RPC's name)
         """Gives what a file holds."""
-        entry = await self._store.get(request.id, sees_only(call))
+        files = self._files(call)
+        entry = await files.get(request.id, sees_only(call))
         if not 0 <= request.offset <= entry.bytes:
             raise _invalid("offset", f"must be between 0 and the file's {entry.bytes} bytes")
         length = request.length if request.HasField("length") else None
         if length is not None and length < 0:
             raise _invalid("length", "must not be negative")
         first = files_pb2.FilesServiceDownloadResponse(file=_file(entry))
-        async with aclosing(self._store.read(entry, request.offset, length)) as pieces:
+        async with aclosing(files.read(entry, request.offset, length)) as pieces:
             async for piece in pieces:
                 first.content = piece
                 await call.write(first)
@@ -94,17 +87,8 @@ class FilesService:
         self, request: files_pb2.FilesServiceDeleteRequest, call: RpcCall
     ) -> files_pb2.FilesServiceDeleteResponse:
         """Deletes a file."""
-        await self._store.delete(request.id, sees_only(call))
+        await self._files(call).delete(request.id, sees_only(call))
         return files_pb2.FilesServiceDeleteResponse(id=request.id)
-
-
-async def _pass_over(requests: AsyncIterator[files_pb2.FilesServiceUploadRequest]) -> None:
-    """Reads what is left of an upload, as far as that is worth the while."""
-    passed_over = 0
-    async for request in requests:
-        passed_over += len(request.content)
-        if passed_over > _MOST_PASSED_OVER_BYTES:
-            return
 
 
 def page_limit(given: int | None, default: int, most: int) -> int:

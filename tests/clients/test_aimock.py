@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,7 +21,8 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("node") is None or not (NODE / "node_modules").is_dir(), reason="Node is not installed"),
 ]
 
-MODEL = "text-embedding-3-small"
+MODEL, CHAT_MODEL = "text-embedding-3-small", "gpt-4o-mini"
+CAN = ["stream_options", "tool_calls", "embeddings", "moderations", "responses"]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -43,8 +45,17 @@ async def aimock() -> AsyncIterator[str]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def twinspan(aimock: str) -> AsyncIterator[Running]:
     """Runs a gateway over aimock, which takes 4 inputs at once as far as the gateway knows."""
-    acme = {"base_url": f"{aimock}/v1", "api_key": "k", "models": [MODEL], "max_embedding_inputs": 4}
-    async with running(configuration(aimock, providers={"acme": acme})) as started:
+    acme = {"base_url": f"{aimock}/v1", "api_key": "k", "models": [MODEL, CHAT_MODEL], "max_embedding_inputs": 4}
+    async with running(configuration(aimock, providers={"acme": acme | {"capabilities": CAN}})) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def keeping(aimock: str, tmp_path: Path) -> AsyncIterator[Running]:
+    """Runs a gateway whose files and batches are with aimock."""
+    acme = {"base_url": f"{aimock}/v1", "api_key": "k", "models": [CHAT_MODEL]}
+    kept = {"files": {"dir": str(tmp_path), "backend": "acme"}, "batches": {"backend": "acme"}}
+    async with running(configuration(aimock, providers={"acme": acme}, **kept)) as started:
         yield started
 
 
@@ -98,6 +109,44 @@ async def test_the_sdk_reads_a_response_whole_and_streamed(twinspan: Running) ->
     assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == answer.output_text
     assert (events[0].type, events[-1].type) == ("response.created", "response.completed")
     assert twinspan.complaints() == []
+
+
+async def test_the_sdk_chats_whole_and_streamed(twinspan: Running) -> None:
+    asked: Any = {"model": CHAT_MODEL, "messages": [{"role": "user", "content": "Say hello."}]}
+    async with twinspan.openai() as client:
+        whole = await client.chat.completions.create(**asked)
+        stream = await client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+        chunks = [chunk async for chunk in stream]
+    assert whole.choices[0].message.content == "Hello from aimock."
+    assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices) == "Hello from aimock."
+    assert chunks[-1].usage is not None
+    assert twinspan.complaints() == []
+
+
+async def test_the_sdk_asks_for_a_moderation(twinspan: Running) -> None:
+    async with twinspan.openai() as client:
+        answer = await client.moderations.create(input=["Say hello."])
+    assert [result.flagged for result in answer.results] == [False]
+    assert twinspan.complaints() == []
+
+
+async def test_the_sdk_keeps_a_file_and_runs_a_batch_at_aimock(keeping: Running) -> None:
+    body = {"model": CHAT_MODEL, "messages": [{"role": "user", "content": "Say hello."}]}
+    line = json.dumps({"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": body}).encode()
+    async with keeping.openai() as client:
+        file = await client.files.create(file=("lines.jsonl", line), purpose="batch")
+        assert (await client.files.content(file.id)).content == line
+        batch = await client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+        async with asyncio.timeout(10):
+            while batch.status != "completed":
+                await asyncio.sleep(0.02)
+                batch = await client.batches.retrieve(batch.id)
+        assert batch.output_file_id is not None
+        assert (await client.files.content(batch.output_file_id)).text
+        assert [item.id async for item in client.batches.list()] == [batch.id]
+        assert {item.id async for item in client.files.list()} == {file.id, batch.output_file_id}
+        assert (await client.files.delete(file.id)).deleted
+    assert keeping.complaints() == []
 
 
 async def test_the_models_that_it_lists_are_found_and_answer(aimock: str) -> None:

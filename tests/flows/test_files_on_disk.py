@@ -5,8 +5,8 @@ import hashlib
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -169,10 +169,35 @@ def pieces(size: int) -> Iterator[bytes]:
     return (piece for _ in range(size // MEGABYTE))
 
 
+@asynccontextmanager
+async def gateway_over_another(directory: Path) -> AsyncIterator[tuple[Process, str]]:
+    """Runs a gateway whose files are kept by another one."""
+    far, near = directory / "far", directory / "near"
+    far.mkdir()
+    near.mkdir()
+    configure(far, NOWHERE, files={"dir": "files"})
+    async with gateway(far) as (_, url):
+        remote = {"base_url": f"{url}/v1", "api_key": TOKEN}
+        backend = {"backend": "remote"}
+        configure(near, NOWHERE, providers={"remote": remote}, files={"dir": "files", **backend}, batches=backend)
+        async with gateway(near) as started_over:
+            yield started_over
+
+
+@asynccontextmanager
+async def gateway_of_its_own(directory: Path) -> AsyncIterator[tuple[Process, str]]:
+    """Runs a gateway that keeps its files itself."""
+    configure(directory, NOWHERE, files={"dir": "files"})
+    async with gateway(directory) as started_alone:
+        yield started_alone
+
+
 @pytest.mark.timeout(300)
-async def test_a_large_file_passes_at_flat_memory(tmp_path: Path) -> None:
-    configure(tmp_path, NOWHERE, files={"dir": "files"})
-    async with gateway(tmp_path) as (process, url), httpx.AsyncClient(base_url=url, timeout=120) as client:
+@pytest.mark.parametrize("runs", [gateway_of_its_own, gateway_over_another])
+async def test_a_large_file_passes_at_flat_memory(
+    tmp_path: Path, runs: Callable[[Path], AbstractAsyncContextManager[tuple[Process, str]]]
+) -> None:
+    async with runs(tmp_path) as (process, url), httpx.AsyncClient(base_url=url, timeout=120) as client:
         pid = process.process.pid
         given, got = hashlib.sha256(), hashlib.sha256()
 

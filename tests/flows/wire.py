@@ -1,6 +1,7 @@
 """HTTP by hand, for what no client and no server library would write: a provider that plays a script, and a client of raw bytes."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Self, TypeAlias
 
@@ -39,8 +40,9 @@ class Taken:
 class Wire:
     """A provider on a free port of 127.0.0.1 that answers each request by a script."""
 
-    def __init__(self, play: Play) -> None:
+    def __init__(self, play: Play, tls: ssl.SSLContext | None = None) -> None:
         self.play = play
+        self._tls = tls
         self.taken: list[Taken] = []
         self.arrived = asyncio.Event()
         self.port = 0
@@ -48,10 +50,10 @@ class Wire:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}/v1"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

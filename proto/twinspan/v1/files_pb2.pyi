@@ -31,7 +31,9 @@ class StoredFile(_message.Message):
     FILENAME_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The file's name at the gateway, `file-` and 32 hexadecimal digits. Later files have greater ids."""
+    """The file's name at the gateway, `file-` and 32 hexadecimal digits, of which later files have greater ones. Where a provider keeps
+    the files: the name that it has there.
+    """
     bytes: _builtins.int
     """How much it holds, in bytes."""
     created_at: _builtins.int
@@ -74,7 +76,9 @@ class FileDescription(_message.Message):
     filename: _builtins.str
     """The file's name, 1 to 255 characters, none of them a control character. It is kept as it is and never used as a path."""
     purpose: _builtins.str
-    """What it is for: `assistants`, `batch`, `fine-tune`, `vision`, `user_data` or `evals`."""
+    """What it is for: `assistants`, `batch`, `fine-tune`, `vision`, `user_data` or `evals`; or what the provider knows that keeps the
+    files.
+    """
     expires_after_seconds: _builtins.int
     """After how many seconds it ceases to be, 3,600 to 2,592,000 (30 days). Absent: a file for a batch after 30 days, others never."""
     def __init__(
