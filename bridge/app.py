@@ -126,11 +126,13 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
         (embeddings_pb2.DESCRIPTOR.services_by_name["EmbeddingsService"], EmbeddingsServiceStub(channel), {}),
         (moderations_pb2.DESCRIPTOR.services_by_name["ModerationsService"], ModerationsServiceStub(channel), {}),
         (rerank_pb2.DESCRIPTOR.services_by_name["RerankService"], RerankServiceStub(channel), {}),
-        (models_pb2.DESCRIPTOR.services_by_name["ModelsService"], ModelsServiceStub(channel), models.RENDERERS),
         (batches_pb2.DESCRIPTOR.services_by_name["BatchesService"], BatchesServiceStub(channel), batches.RENDERERS),
         (files_pb2.DESCRIPTOR.services_by_name["FilesService"], FilesServiceStub(channel), files.RENDERERS),
         (admin_pb2.DESCRIPTOR.services_by_name["AdminService"], AdminServiceStub(channel), {}),
     ):
         for endpoint in transcoding.routes(descriptor, stub, renderers):
             router.add(endpoint)
+    listing = models_pb2.DESCRIPTOR.services_by_name["ModelsService"]
+    for endpoint in transcoding.routes(listing, ModelsServiceStub(channel), models.RENDERERS, models.READERS):
+        router.add(endpoint)
     return router

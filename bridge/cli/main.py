@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_running("chat", "run_chat"))
 
     command = commands.add_parser("models", help="list what a running gateway offers")
+    command.add_argument("-q", "--quiet", action="store_true", help="print the names alone")
     _add_connection(command)
     command.set_defaults(run=_running("chat", "run_models"))
 

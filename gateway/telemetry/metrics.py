@@ -84,6 +84,12 @@ class GatewayCollector(Collector):
             ("errors", "RPCs that failed, by error kind.", ("kind", "provider"), recorder.errors),
             ("stream_interrupts", "Streams that broke after their first event.", ("reason",), recorder.stream_interrupts),
             ("auth_failure", "Requests without a known credential.", ("type",), recorder.auth_failures),
+            (
+                "model_discovery",
+                "Lists of models that providers were asked for.",
+                ("provider", "result"),
+                recorder.model_discoveries,
+            ),
             ("auth_denials", "Requests that their credential does not allow.", ("reason",), recorder.auth_denials),
         ):
             family = CounterMetricFamily(f"twinspan_{name}", text, labels=labels)

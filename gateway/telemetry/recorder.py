@@ -181,6 +181,7 @@ class Recorder:
         self.forwarded = LabelCounts()
         self.providers: dict[str, ProviderCounts] = {}
         self.batches = BatchCounts()
+        self.model_discoveries = LabelCounts()
         self.loop_lag = Histogram(LAG_SECONDS)
         self.recent_lags: deque[float] = deque(maxlen=LAG_LIMIT)
         self.auth_successes = 0
@@ -284,6 +285,15 @@ class Recorder:
             reason: Why: `role`, `endpoint`, `agent`, `disabled` or `expired`, say.
         """
         self.auth_denials.add(reason)
+
+    def models_discovered(self, provider: str, result: str) -> None:
+        """Tells that a provider was asked for its models.
+
+        Args:
+            provider: The provider's name.
+            result: `ok`, or the error's kind.
+        """
+        self.model_discoveries.add(provider, result)
 
     def _method(self, name: str) -> MethodCounts:
         if len(self.methods) >= _METHOD_LIMIT:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 from twinspan.v1 import embeddings_pb2
@@ -26,7 +27,7 @@ CAN = ["stream_options", "tool_calls", "embeddings", "moderations"]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def aimock() -> AsyncIterator[str]:
-    """Runs aimock and gives its address."""
+    """Runs aimock, and gives its address."""
     process = await asyncio.create_subprocess_exec(
         "node", NODE / "aimock.mjs", cwd=NODE, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
@@ -149,3 +150,16 @@ async def test_the_sdk_keeps_a_file_and_runs_a_batch_at_aimock(keeping: Running)
         assert {item.id async for item in client.files.list()} == {file.id, batch.output_file_id}
         assert (await client.files.delete(file.id)).deleted
     assert keeping.complaints() == []
+
+
+async def test_the_models_that_it_lists_are_found_and_answer(aimock: str) -> None:
+    sections = configuration(aimock, providers={"acme": {"base_url": f"{aimock}/v1", "api_key": "k"}}, discovery={"enabled": True})
+    async with running(sections) as found, httpx.AsyncClient(base_url=aimock) as direct:
+        theirs = [model["id"] for model in (await direct.get("/v1/models", headers={"Authorization": "Bearer k"})).json()["data"]]
+        async with found.openai() as client:
+            assert [model.id async for model in client.models.list()] == theirs
+            assert theirs
+            messages = [{"role": "user", "content": "Say hello."}]
+            answer = await found.chat({"model": theirs[0], "stream": False, "messages": messages})
+        assert answer.json()["choices"][0]["message"]["content"] == "Hello from aimock."
+        assert found.complaints() == []

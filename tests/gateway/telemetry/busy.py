@@ -62,4 +62,5 @@ def busy() -> Recorder:
     recorder.body_forwarded("received", 1000, "xai")
     recorder.batches.active, recorder.batches.pending = 1, 7
     recorder.batches.completed, recorder.batches.failed = 3, 2
+    recorder.models_discovered("openai", "ok")
     return recorder
