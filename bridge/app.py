@@ -44,6 +44,7 @@ from bridge.routes.forms import FormRoute
 from bridge.routes.json_streams import JsonStreamRoute
 from bridge.routes.operations import OperationsRoutes
 from bridge.routes.proxy import ProxyRoutes
+from bridge.routes.responses import ResponsesRoutes
 from bridge.server import BridgeServer, ServerSettings
 from bridge.telemetry.http import HttpTelemetry
 from bridge.telemetry.metrics import HttpMetrics
@@ -93,6 +94,7 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
     generations = JsonStreamRoute(imaging, ImagesServiceStub(channel), "Generate", "GenerateStream", keepalive, has_done=False)
     responding = responses_pb2.DESCRIPTOR.services_by_name["ResponsesService"]
     responses = JsonStreamRoute(responding, ResponsesServiceStub(channel), "Create", "Stream", keepalive, has_done=False)
+    made = ResponsesRoutes(channel, keepalive)
     kept = files_pb2.DESCRIPTOR.services_by_name["FilesService"].methods_by_name
     unavailable = (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)
     for endpoint in (
@@ -100,6 +102,10 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
         Endpoint("POST", "/v1/audio/speech", audio.speech, (audio.speak,), gives="*/*"),
         Endpoint("POST", "/v1/completions", completions.handle, completions.rpcs),
         Endpoint("POST", "/v1/responses", responses.handle, responses.rpcs),
+        Endpoint("GET", "/v1/responses/{id}", made.get, (made.methods["Get"], made.methods["GetStream"])),
+        Endpoint("DELETE", "/v1/responses/{id}", made.delete, (made.methods["Delete"],)),
+        Endpoint("POST", "/v1/responses/{id}/cancel", made.cancel, (made.methods["Cancel"],)),
+        Endpoint("GET", "/v1/responses/{id}/input_items", made.input_items, (made.methods["ListInputItems"],)),
         Endpoint("POST", "/v1/images/generations", generations.handle, generations.rpcs),
         Endpoint("POST", "/v1/batches", started.create, (started.rpc,)),
         Endpoint("POST", "/v1/files", stored.upload, (kept["Upload"],), takes="multipart/form-data"),

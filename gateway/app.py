@@ -47,6 +47,8 @@ from gateway.local.engine import MODELS, Engine, EngineError, LocalEndpoint, Loc
 from gateway.probe import Finding
 from gateway.providers.raw_sender import RawSender
 from gateway.providers.sender import Sender
+from gateway.responses.desk import ResponseDesk
+from gateway.responses.kept import KeptResponses
 from gateway.routing.catalogue import Catalogue, RoutingState
 from gateway.rpc.edge import Edge
 from gateway.rpc.registry import HandlerRegistry
@@ -404,6 +406,7 @@ class Core:
             self._recorder,
             tracing,
         )
+        kept = KeptResponses(self._kept)
         registration.register(
             registry,
             self._admin,
@@ -418,7 +421,7 @@ class Core:
             ModerationsService(exchange),
             ProxyService(forwarder),
             RerankService(exchange),
-            ResponsesService(exchange),
+            ResponsesService(exchange, kept, ResponseDesk(kept, backends.resources)),
         )
         return registry
 

@@ -131,10 +131,15 @@ class Exchange:
         self._clock = clock
         self._random = randomness or random.Random()  # noqa: S311 (jitter, not a secret)
 
-    async def open(self, operation: Operation[_A], caller: Caller) -> "Answer[_A]":
+    async def open(self, operation: Operation[_A], caller: Caller, *, provider: str = "") -> "Answer[_A]":
         """Asks, and returns the answer once it has begun.
 
         `caller.answer` then says who answers. The answer must be entered, and left once it is done with, which settles it.
+
+        Args:
+            operation: What is asked.
+            caller: Who asks.
+            provider: The only provider that may answer, since it keeps what the request goes on from; empty for any.
 
         Raises:
             GatewayError: There is no answer.
@@ -144,6 +149,8 @@ class Exchange:
         service = operation.service
         route = catalogue.route(operation.model) if operation.model or service is None else catalogue.default_route(service)
         caller.require(route.name)
+        if provider:
+            route = route.only(provider)
         span = operation.span(self._tracing, caller.span)
         bill = Bill()
         try:

@@ -118,12 +118,13 @@ class _Translated(Attempt):
         """See `Attempt.finish_reasons`."""
         return self._chat.finish_reasons if self._chat is not None else []
 
-    def settle(self, fault: BaseException | None) -> None:
+    def settle(self, fault: BaseException | None) -> float | None:
         """See `Attempt.settle`."""
-        if self._chat is not None:
-            self._chat.settle(fault)
-        else:
-            super().settle(fault)
+        if self._chat is None:
+            return super().settle(fault)
+        cost_usd = self._chat.settle(fault)
+        self.empty = self._chat.empty
+        return cost_usd
 
     def may_have_acted(self, error: GatewayError) -> bool:
         """See `Attempt.may_have_acted`."""
@@ -160,6 +161,7 @@ class TranslatedWhole(_Translated):
         """See `Attempt.open`: it returns with the whole answer."""
         writer, _ = await self._open(sender, remaining_seconds)
         writer.finish(self._order.now())
+        self.is_whole = True
         self.body = writer.response or b""
         self.fields = json_text.scan(self.body)
 

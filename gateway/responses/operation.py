@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from msgspec import Raw
 from twinspan.v1 import chat_pb2
 
 from gateway.identifiers import Identifiers
@@ -20,7 +21,7 @@ from gateway.responses import native
 from gateway.responses.attempts import NativeStream, NativeWhole, Order, TranslatedStream, TranslatedWhole
 from gateway.responses.listing import listed
 from gateway.responses.native import Instruction
-from gateway.responses.translation.reading import given
+from gateway.responses.translation.reading import given, string
 from gateway.responses.translation.request import translate, wants_logprobs
 from gateway.responses.translation.settings import settings
 from gateway.responses.translation.writer import ResponseWriter
@@ -32,6 +33,7 @@ CAPABILITY: Final = "responses"
 """What a provider declares that has the Responses API."""
 
 _REASONING: Final = "reasoning"
+_FALSE: Final = Raw(b"false")
 
 
 class ItemIdentifiers:
@@ -82,7 +84,7 @@ class Answered:
 class ResponsesOperation:
     """A request for a response, whole or streamed: what both have in common."""
 
-    __slots__ = ("_attempt", "_clock", "_instruction", "_json", "_kind", "_new_id", "_past")
+    __slots__ = ("_attempt", "_checked", "_clock", "_instruction", "_json", "_kind", "_new_id", "_past")
 
     creates = False
     service = None
@@ -111,6 +113,7 @@ class ResponsesOperation:
         self._past = past or Past()
         self._clock = clock
         self._instruction: Instruction | None = None
+        self._checked = False
         self._attempt: NativeWhole | NativeStream | TranslatedWhole | TranslatedStream | None = None
 
     @property
@@ -118,9 +121,40 @@ class ResponsesOperation:
         """See `Operation.model`."""
         return self._json.model
 
+    @property
+    def previous(self) -> str | None:
+        """The id of the response that the request goes on from; None if it names none. Known once it is checked."""
+        raw = given(self._json.raw, "previous_response_id")
+        return None if raw is None else string(raw, "previous_response_id")
+
+    @property
+    def stores(self) -> bool:
+        """Whether the response may be kept. Known once the request is checked."""
+        return given(self._json.raw, "store") != _FALSE
+
+    @property
+    def native_target(self) -> Target | None:
+        """Who makes the response, if it is a provider that has the Responses API; None if not, or not yet."""
+        attempt = self._attempt
+        return attempt.target if attempt is not None and _is_native(attempt.target.provider) else None
+
+    @property
+    def answered_now(self) -> bool:
+        """Whether the response is whole."""
+        return self._attempt is not None and self._attempt.response is not None
+
+    def go_on_from(self, past: Past) -> None:
+        """Has the request go on from what came before it."""
+        self._past = past
+
     def check(self, *, trusted: bool) -> None:
-        """See `Operation.check`. Whether chat has what is asked is not looked at before a target that has chat alone."""
-        self._json.check(trusted=trusted)
+        """See `Operation.check`. Whether chat has what is asked is not looked at before a target that has chat alone.
+
+        Only the first call counts.
+        """
+        if not self._checked:
+            self._json.check(trusted=trusted)
+            self._checked = True
 
     def span(self, tracing: Tracing, parent: Span) -> OperationSpan:
         """See `Operation.span`."""

@@ -6,7 +6,7 @@ and so does a round of discovery. What is learnt while serving (cooldowns, turns
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from twinspan.v1.content_pb2 import Usage
 from twinspan.v1.errors_pb2 import ErrorKind
@@ -136,6 +136,22 @@ class Route:
     def max_retries(self) -> int:
         """How often one target is tried again before the next."""
         return self.agent.max_retries if self.agent else 0
+
+    def only(self, provider: str) -> "Route":
+        """Returns the part of the route that leads to one provider.
+
+        Raises:
+            GatewayError: None does.
+        """
+        targets = tuple(target for target in self.targets if target.provider.name == provider)
+        if not targets:
+            raise GatewayError(
+                ErrorKind.ERROR_KIND_INVALID_REQUEST,
+                f"What this request goes on from is with the provider '{provider}', which does not offer '{self.name}' here."
+                " Name a model of that provider, or send the whole conversation.",
+                param="model",
+            )
+        return replace(self, targets=targets)
 
     def plan(self, state: RoutingState, now: float) -> Sequence[Target]:
         """Returns the targets in the order in which they are to be tried; those that cool down are left out.

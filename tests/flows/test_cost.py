@@ -52,6 +52,7 @@ COST = "x-twinspan-cost-usd"
 def priced(upstream: Upstream, **sections: Any) -> dict[str, Any]:
     """Returns a configuration over one provider, which says what its model costs."""
     provider = {"base_url": upstream.base_url, "api_key": "upstream-secret-key", "models": [MODEL], "model_info": {MODEL: PRICES}}
+    provider["capabilities"] = ["stream_options", "responses"]
     return configuration(upstream.base_url, providers={"acme": provider}, **sections)
 
 
@@ -359,3 +360,16 @@ async def test_bytes_that_are_forwarded_are_counted_by_direction(twinspan: Runni
     metrics = (await twinspan.rest.get("/metrics")).text
     assert 'twinspan_forwarded_bytes_total{direction="sent",provider="acme"} 19.0' in metrics
     assert 'twinspan_forwarded_bytes_total{direction="received",provider="acme"} 4.0' in metrics
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_a_response_that_a_chat_came_to_costs_what_the_chat_does(upstream: Upstream, stream: bool) -> None:
+    sections = priced(upstream)
+    del sections["providers"]["acme"]["capabilities"]
+    upstream.plays(says("Hi."))
+    async with running(sections) as twinspan:
+        answer = await twinspan.rest.post("/v1/responses", json={"model": MODEL, "input": "Hello", "stream": stream})
+        assert answer.headers.get(COST) == (None if stream else PLAIN_USD)
+        assert [f"{cost:.6f}" for cost in await spans_cost(twinspan) if cost is not None] == [PLAIN_USD]
+        [model] = (await stats(twinspan)).models
+        assert f"{model.cost_usd:.6f}" == PLAIN_USD

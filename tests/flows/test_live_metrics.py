@@ -59,6 +59,7 @@ async def scrape(upstream: Upstream, tmp_path: Path) -> Scrape:
                 "smart": {"models": ["one", MODEL], "max_retries": 1, "failure_threshold": 1},
                 "doomed": {"models": ["one", "two"]},
             },
+            discovery={"enabled": True},
             api_keys=[{"name": "reader", "token": READER, "roles": ["read-only"]}],
             files={"dir": str(tmp_path / "files")},
         )
