@@ -43,6 +43,7 @@ from bridge.routes.files import FilesRoutes
 from bridge.routes.forms import FormRoute
 from bridge.routes.json_streams import JsonStreamRoute
 from bridge.routes.operations import OperationsRoutes
+from bridge.routes.profiles import ProfileRoutes
 from bridge.routes.proxy import ProxyRoutes
 from bridge.routes.responses import ResponsesRoutes
 from bridge.server import BridgeServer, ServerSettings
@@ -94,6 +95,7 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
     generations = JsonStreamRoute(imaging, ImagesServiceStub(channel), "Generate", "GenerateStream", keepalive, has_done=False)
     responding = responses_pb2.DESCRIPTOR.services_by_name["ResponsesService"]
     responses = JsonStreamRoute(responding, ResponsesServiceStub(channel), "Create", "Stream", keepalive, has_done=False)
+    profiles = ProfileRoutes(channel)
     made = ResponsesRoutes(channel, keepalive)
     kept = files_pb2.DESCRIPTOR.services_by_name["FilesService"].methods_by_name
     unavailable = (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -112,6 +114,8 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
         Endpoint("GET", "/v1/files/{id}/content", stored.content, (kept["Download"],), gives="application/octet-stream"),
         Endpoint("*", "/proxy/{provider}/{path=**}", proxy.any, described=False),
         Endpoint("GET", "/v1/realtime", proxy.realtime, described=False),
+        Endpoint("GET", "/debug/pprof/", profiles.index, (profiles.make,), gives="text/html"),
+        Endpoint("GET", "/debug/pprof/{kind}", profiles.profile, (profiles.make,), gives="*/*"),
         Endpoint("GET", "/healthz", operations.healthz, summary="Tells that the process is alive."),
         Endpoint("GET", "/readyz", operations.readyz, summary="Tells whether requests can be served.", statuses=unavailable),
         Endpoint("GET", "/metrics", operations.metrics, summary="Gives the metrics, for Prometheus."),

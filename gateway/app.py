@@ -45,6 +45,7 @@ from gateway.inprocess import InProcessChannel
 from gateway.local.embedding_engine import EMBEDDING_MODELS, EmbeddingEngine
 from gateway.local.engine import MODELS, Engine, EngineError, LocalEndpoint, LocalEngine
 from gateway.probe import Finding
+from gateway.profiling.profiler import Profiler
 from gateway.providers.raw_sender import RawSender
 from gateway.providers.sender import Sender
 from gateway.responses.desk import ResponseDesk
@@ -237,7 +238,8 @@ class Core:
         self._desk = BatchDesk(self._batches, self._files)
         self._kept = Ledger(self._files.root / "providers")
         self._watcher: asyncio.Task[None] | None = None
-        self._admin = AdminService(self._recorder, self._state, time.monotonic, VERSION)
+        profiler = Profiler(lambda: self._configuration.current.config.debug.pprof_enabled)
+        self._admin = AdminService(self._recorder, self._state, time.monotonic, VERSION, profiler)
         self._registry = self._register_services()
         self.channel = InProcessChannel(self._registry)
         self._server = GrpcServer(self._registry, self._server_settings(snapshot))

@@ -87,6 +87,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_connection(command)
     command.set_defaults(run=_running("stats", "run_stats"))
 
+    command = commands.add_parser("profile", help="profile a running gateway, for `go tool pprof`")
+    command.add_argument(
+        "kind", choices=("profile", "heap", "allocs", "goroutine", "threadcreate", "block", "mutex"), help="what to profile"
+    )
+    command.add_argument("--seconds", type=float, metavar="N", help="over how long (default: 30 for profile, else 5 or 10)")
+    command.add_argument("-o", "--output", metavar="FILE", help="where to write it; - for standard output (default: KIND.pb.gz)")
+    command.add_argument("--text", action="store_true", help="show it as text")
+    _add_connection(command)
+    command.set_defaults(run=_running("profile", "run_profile"))
+
     command = commands.add_parser("batches", help="about batches of a running gateway")
     actions = command.add_subparsers(title="actions", required=True, metavar="ACTION")
     action = actions.add_parser("watch", help="show a batch's progress until it ends")

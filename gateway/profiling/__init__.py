@@ -1,1 +1,1 @@
-"""Profiles of the running process: where it spends time and memory, what waits, and what held it up. Nothing runs until one is asked for."""
+"""Profiles of the running process: where it spends time and memory, what waits, what held it up. All of it only when asked for."""

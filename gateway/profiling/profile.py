@@ -1,6 +1,7 @@
 """What a profile is: stacks with values. Pure.
 
-Collectors (`cpu`, `heap`, `tasks`, `block`, `mutex`) make profiles; `pprof` writes them as `go tool pprof` reads them, `text` as people do.
+Collectors (`cpu`, `heap`, `tasks`, `block`, `mutex`) make profiles; `pprof` writes them as `go tool pprof` reads them, `text` as
+people do.
 """
 
 from collections.abc import Sequence

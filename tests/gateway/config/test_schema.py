@@ -56,7 +56,6 @@ WITHOUT_EFFECT = [
     "a2a",
     "telemetry.capture_content",
     "telemetry.log_requests",
-    "debug.pprof_enabled",
     "api_keys[0].rpm",
     "api_keys[0].tpm",
     "api_keys[0].budget_usd",
