@@ -15,18 +15,19 @@ from types import FrameType
 from typing import Final
 
 from gateway.profiling import threads
-from gateway.profiling.profile import Frame, Profile, Stack, ValueType
+from gateway.profiling.profile import Frame, Profile, ValueType
 from gateway.profiling.sampling import sampled
-from gateway.profiling.stacks import stack_of_frame
+from gateway.profiling.stacks import FrameWalk, Places
 
 PERIOD_NS: Final = 10_000_000
-_CLOCK_EVERY: Final = 10
+_CLOCK_EVERY: Final = 50
 """After how many samples the clocks of threads are read again, in case that they end."""
 
-_WAITING: Final = frozenset(
-    {"asyncio.base_events", "asyncio.runners", "concurrent.futures.thread", "queue", "selectors", "socketserver", "threading"}
-)
+_WAITING: Final = frozenset({"concurrent.futures.thread", "queue", "socketserver", "threading"})
 """Modules in whose functions threads wait for something to do."""
+
+_POLLING: Final = frozenset({"asyncio.base_events", "asyncio.runners", "selectors"})
+"""Modules in whose functions an event loop waits, or moves bytes without the interpreter's lock."""
 
 _NATIVE: Final = (Frame("(native threads)", "", 0, 0),)
 
@@ -36,7 +37,7 @@ class _Seen:
     native_id: int | None
     began_ns: int
     used_ns: int
-    stacks: dict[Stack, list[int]] = field(default_factory=dict)
+    stacks: dict[Places, list[int]] = field(default_factory=dict)
 
 
 class _Samples:
@@ -47,6 +48,7 @@ class _Samples:
         self._own = threading.get_ident()
         self._natives = threads.native_ids()
         self._count = 0
+        self._walk = FrameWalk()
         self._last_ns = time.monotonic_ns()
         self._process_ns = threads.process_ns()
         self._has_clocks = any(threads.processor_ns(native_id) is not None for native_id in self._natives.values())
@@ -63,7 +65,7 @@ class _Samples:
                 continue
             seen = self._seen(ident)
             if self._is_running(frame, seen):
-                values = seen.stacks.setdefault(stack_of_frame(frame), [0, 0])
+                values = seen.stacks.setdefault(self._walk.walk(frame), [0, 0])
                 values[0] += 1
                 values[1] += passed_ns
         self._count += 1
@@ -89,7 +91,7 @@ class _Samples:
             sampled_ns = sum(values[1] for values in seen.stacks.values())
             scale = used_ns / sampled_ns if sampled_ns and seen.native_id is not None else 1.0
             for stack, (count, weight_ns) in seen.stacks.items():
-                profile.add(stack, count, round(weight_ns * scale))
+                profile.add(self._walk.stack(stack), count, round(weight_ns * scale))
         native_ns = threads.process_ns() - self._process_ns - known_ns
         if self._has_clocks and native_ns > PERIOD_NS:
             profile.add(_NATIVE, native_ns // PERIOD_NS, native_ns)
@@ -108,9 +110,10 @@ class _Samples:
 
     @staticmethod
     def _is_running(frame: FrameType, seen: _Seen) -> bool:
-        if frame.f_globals.get("__name__") not in _WAITING:
-            return True
-        return seen.native_id is not None and threads.runs(seen.native_id)
+        module = frame.f_globals.get("__name__")
+        if module in _WAITING:
+            return False
+        return module not in _POLLING or (seen.native_id is not None and threads.runs(seen.native_id))
 
     def _read_clocks(self) -> None:
         for seen in self._threads.values():

@@ -5,10 +5,13 @@ Above are the collectors.
 
 import asyncio
 import gc
-from types import FrameType
-from typing import Any, Final
+from types import CodeType, FrameType
+from typing import Any, Final, TypeAlias
 
 from gateway.profiling.profile import Frame, Stack
+
+Places: TypeAlias = tuple[tuple[int, int], ...]
+"""A stack as `FrameWalk` remembers it."""
 
 _DEEPEST: Final = 128
 """How many frames of a stack are kept, the innermost ones."""
@@ -24,6 +27,34 @@ def stack_of_frame(frame: FrameType | None) -> Stack:
         frames.append(_place(frame))
         frame = frame.f_back
     return tuple(frames)
+
+
+class FrameWalk:
+    """Walks stacks again and again at little cost: places are remembered as numbers, and told as frames at the end.
+
+    Hashing a code object reads all of it, so what is told apart is its address; it is kept, so that no other one gets that address.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[tuple[int, int], tuple[CodeType, int, str]] = {}
+
+    def walk(self, frame: FrameType) -> Places:
+        """Returns the places of a frame's stack, the innermost first."""
+        places = self._places
+        found: list[tuple[int, int]] = []
+        below: FrameType | None = frame
+        while below is not None and len(found) < _DEEPEST:
+            code = below.f_code
+            key = (id(code), below.f_lasti)
+            if key not in places:
+                places[key] = (code, below.f_lineno or 0, below.f_globals.get("__name__", ""))
+            found.append(key)
+            below = below.f_back
+        return tuple(found)
+
+    def stack(self, places: Places) -> Stack:
+        """Returns the stack at these places."""
+        return tuple(Frame.of(*self._places[place]) for place in places)
 
 
 def stack_of_task(task: "asyncio.Task[Any]") -> Stack:

@@ -31,9 +31,15 @@ def processor_ns(native_id: int) -> int | None:
 def runs(native_id: int) -> bool:
     """Tells whether a thread is on a processor, or waits for one."""
     try:
-        status = (_TASKS / str(native_id) / "stat").read_bytes()
+        file = os.open(f"{_TASKS}/{native_id}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
+    try:
+        status = os.read(file, 512)
+    except OSError:  # it has ended meanwhile
+        return False
+    finally:
+        os.close(file)
     return status.rpartition(b")")[2].split()[:1] == [b"R"]
 
 
