@@ -1,7 +1,6 @@
-"""The block profile: what holds the event loop up, for so long that others must wait.
+"""What holds the event loop up: stalls, with the stack that caused each. Reads the loop's frames from a thread.
 
-The loop beats every few milliseconds. A thread listens: while a beat is late it looks, again and again, where the loop's thread
-stands. Once the loop goes on, the whole delay is put down to the places that were seen, each as often as it was.
+A timer on the loop beats; when the beat is late, a watchdog thread looks at what the loop's thread does until the beat goes on.
 """
 
 import asyncio
@@ -9,64 +8,91 @@ import sys
 import threading
 import time
 from collections import Counter
-from typing import Final
 
 from gateway.profiling.profile import Profile, Stack, ValueType
-from gateway.profiling.sampling import sampled
 from gateway.profiling.stacks import stack_of_frame
 
-_BEAT_SECONDS: Final = 0.005
-_LATE_NS: Final = 50_000_000
-"""From what delay on the loop counts as held up."""
+BEAT = 0.01
+"""Seconds between two beats of the loop."""
 
+LOOK = 0.01
+"""Seconds between two looks of the watchdog."""
 
-class _Watch:
-    """Listens to one event loop, whose thread makes it."""
-
-    def __init__(self, profile: Profile, loop: asyncio.AbstractEventLoop) -> None:
-        self._profile = profile
-        self._loop = loop
-        self._ident = threading.get_ident()
-        self._beat_ns = time.monotonic_ns()
-        self._late: Counter[Stack] = Counter()
-        self._timer = loop.call_later(_BEAT_SECONDS, self._beat)
-
-    def stop(self) -> None:
-        """Stops the beat."""
-        self._timer.cancel()
-
-    def look(self) -> None:
-        """Notes where the loop's thread stands, if its beat is late."""
-        if time.monotonic_ns() - self._beat_ns >= _LATE_NS:
-            self._late[stack_of_frame(sys._current_frames().get(self._ident))] += 1  # noqa: SLF001 (there is no other way)
-
-    def _beat(self) -> None:
-        now_ns = time.monotonic_ns()
-        delay_ns, self._beat_ns = now_ns - self._beat_ns, now_ns
-        self._timer = self._loop.call_later(_BEAT_SECONDS, self._beat)
-        if self._late:
-            late, self._late = self._late, Counter()
-            looks = late.total()
-            for stack, count in late.items():
-                self._profile.add(stack, 1, delay_ns * count // looks)
+STALL = 0.05
+"""Seconds by which a beat has to be late to be a stall."""
 
 
 async def block(seconds: float) -> Profile:
-    """Returns what held the running event loop up during so many seconds, for 50 ms or longer each time."""
-    started_ns, began_ns = time.time_ns(), time.monotonic_ns()
+    """Returns the stalls of the running loop during so many seconds: how many, and how long, by the stack that caused them."""
     profile = Profile(
         (ValueType("contentions", "count"), ValueType("delay", "nanoseconds")),
-        ValueType("contentions", "count"),
-        1,
-        started_ns,
-        comments=(f"Delays of the event loop of {_LATE_NS // 1_000_000} ms or longer.",),
+        ValueType("delay", "nanoseconds"),
+        period=round(LOOK * 1e9),
+        started_ns=time.time_ns(),
+        comments=(
+            f"Stalls of the event loop of {STALL * 1000:.0f} ms and more, sampled every {LOOK * 1000:.0f} ms.",
+            "A stack of the loop's own means that its thread got no turn: the interpreter or the machine was busy.",
+            "A call that keeps the interpreter to itself is seen as it ends; one that ends the stall as well is not seen.",
+        ),
     )
-    watch = _Watch(profile, asyncio.get_running_loop())
+    began = time.monotonic_ns()
+    heart = _Heart(asyncio.get_running_loop(), profile)
+    watchdog = threading.Thread(target=heart.watch, name="profile-block", daemon=True)
+    watchdog.start()
     try:
-        async with sampled(watch.look, _BEAT_SECONDS, "profile block"):
-            await asyncio.sleep(seconds)
-            await asyncio.sleep(2 * _BEAT_SECONDS)  # so that a delay at the very end is told
+        await asyncio.sleep(seconds)
     finally:
-        watch.stop()
-    profile.duration_ns = time.monotonic_ns() - began_ns
+        heart.stop()
+        # It returns at its next step, which takes no turn of the loop: waiting lets nothing stay behind, even when cancelled.
+        watchdog.join()
+    profile.duration_ns = time.monotonic_ns() - began
     return profile
+
+
+class _Heart:
+    """The beat of a loop, and who watches it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, profile: Profile) -> None:
+        self._loop = loop
+        self._profile = profile
+        self._thread = threading.get_ident()
+        self._over = threading.Event()
+        self._seen: list[Stack] = []
+        self._last = time.monotonic()
+        self._timer = loop.call_later(BEAT, self._beat)
+
+    def stop(self) -> None:
+        """Ends the beat and the watch."""
+        self._over.set()
+        self._timer.cancel()
+
+    def watch(self) -> None:
+        """Looks at the loop's thread while the beat is late. Runs in a thread of its own.
+
+        It looks from the first late beat on, though not each becomes a stall: a stall's beginning counts as much as its end.
+        """
+        while not self._over.wait(LOOK):
+            last, seen = self._last, self._seen
+            if time.monotonic() - last < BEAT + LOOK:
+                continue
+            stack = stack_of_frame(sys._current_frames().get(self._thread))  # noqa: SLF001 - the documented way
+            # The loop may have gone on meanwhile: it has another list by then, and this one is nobody's.
+            if stack and last == self._last:
+                seen.append(stack)
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        late, seen = now - self._last - BEAT, self._seen
+        self._last, self._seen = now, []
+        self._timer = self._loop.call_later(BEAT, self._beat)
+        if late >= STALL and seen:
+            self._record(round(late * 1e9), Counter(seen))
+
+    def _record(self, delay: int, stacks: Counter[Stack]) -> None:
+        """Shares a stall among the stacks that were seen in it. It counts once, for the one that was seen most."""
+        looks, left = stacks.total(), delay
+        for place, (stack, times) in enumerate(reversed(stacks.most_common())):
+            main = place == len(stacks) - 1
+            share = left if main else delay * times // looks
+            left -= share
+            self._profile.add(stack, int(main), share)

@@ -1,32 +1,33 @@
-"""Stacks of what runs and of what waits: threads by their frames, tasks by the chain of what they await.
+"""Stacks of what runs and of what waits: a thread's frames, and the chain of awaits of a task. Pure apart from reading frames.
 
-Above are the collectors.
+A thread that runs moves on while its frames are read from another: such a stack is right but for the last steps.
 """
 
 import asyncio
 import gc
-from types import CodeType, FrameType
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterator
+from types import AsyncGeneratorType, CodeType, FrameType
+from typing import Any, TypeAlias
 
 from gateway.profiling.profile import Frame, Stack
 
 Places: TypeAlias = tuple[tuple[int, int], ...]
 """A stack as `FrameWalk` remembers it."""
 
-_DEEPEST: Final = 128
-"""How many frames of a stack are kept, the innermost ones."""
+DEPTH = 128
+"""The most frames of a stack that are kept, the innermost ones: a runaway recursion makes no profile of gigabytes."""
 
-_WRAPPERS: Final = frozenset({"anext_awaitable", "async_generator_asend", "async_generator_athrow", "coroutine_wrapper"})
-"""Awaitables that stand for another one, which only the garbage collector knows."""
+# What C code puts between a coroutine and what it awaits, without saying what that is. The garbage collector knows.
+_WRAPPERS = frozenset({"anext_awaitable", "async_generator_asend", "async_generator_athrow", "coroutine_wrapper"})
 
 
 def stack_of_frame(frame: FrameType | None) -> Stack:
-    """Returns the stack of a frame."""
-    frames: list[Frame] = []
-    while frame is not None and len(frames) < _DEEPEST:
-        frames.append(_place(frame))
+    """Returns the stack from a frame outwards, the innermost first."""
+    places: list[Frame] = []
+    while frame is not None and len(places) < DEPTH:
+        places.append(place_of(frame))
         frame = frame.f_back
-    return tuple(frames)
+    return tuple(places)
 
 
 class FrameWalk:
@@ -43,7 +44,7 @@ class FrameWalk:
         places = self._places
         found: list[tuple[int, int]] = []
         below: FrameType | None = frame
-        while below is not None and len(found) < _DEEPEST:
+        while below is not None and len(found) < DEPTH:
             code = below.f_code
             key = (id(code), below.f_lasti)
             if key not in places:
@@ -57,30 +58,36 @@ class FrameWalk:
         return tuple(Frame.of(*self._places[place]) for place in places)
 
 
-def stack_of_task(task: "asyncio.Task[Any]") -> Stack:
-    """Returns the stack of a task: what it awaits, what that awaits, and so on. Of one that runs now, only the outermost part."""
-    frames: list[Frame] = []
+def stack_of_task(task: asyncio.Task[Any]) -> Stack:
+    """Returns what a task waits in, the innermost first; of the task that runs right now, only its first function is known."""
+    places = [place_of(frame) for frame in frames_of_task(task)]
+    return tuple(reversed(places[-DEPTH:]))
+
+
+def frames_of_task(task: asyncio.Task[Any]) -> Iterator[FrameType]:
+    """Yields the frames of a task's chain of awaits, the outermost first."""
     awaited: Any = task.get_coro()
-    while awaited is not None and len(frames) < _DEEPEST:
-        frame, below = _look(awaited)
+    while awaited is not None:
+        frame, awaited = _step(awaited)
         if frame is not None:
-            frames.append(_place(frame))
-        awaited = below
-    return tuple(reversed(frames))
+            yield frame
 
 
-def _place(frame: FrameType) -> Frame:
-    return Frame.of(frame.f_code, frame.f_lineno, frame.f_globals.get("__name__", ""))
+def place_of(frame: FrameType) -> Frame:
+    """Returns where a frame is."""
+    return Frame.of(frame.f_code, frame.f_lineno, frame.f_globals.get("__name__") or "")
 
 
-def _look(awaited: Any) -> tuple[FrameType | None, Any]:
-    """Returns the frame of a coroutine, a generator or their like, and what it awaits."""
-    for kind, below in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
-        frame = getattr(awaited, f"{kind}_frame", None)
-        if frame is not None:
-            return (frame if isinstance(frame, FrameType) else None), getattr(awaited, below, None)
-    if type(awaited).__name__ in _WRAPPERS:
-        for referred in gc.get_referents(awaited):
-            if any(getattr(referred, name, None) is not None for name in ("cr_frame", "gi_frame", "ag_frame")):
-                return None, referred
-    return None, None
+def _step(awaited: Any) -> tuple[FrameType | None, Any]:
+    """Returns the frame of something that is awaited, and what it awaits in turn. Cython's coroutines have the same attributes."""
+    if hasattr(awaited, "cr_frame"):
+        return awaited.cr_frame, awaited.cr_await
+    if hasattr(awaited, "ag_frame"):
+        return awaited.ag_frame, awaited.ag_await
+    if hasattr(awaited, "gi_frame"):
+        return awaited.gi_frame, awaited.gi_yieldfrom
+    if type(awaited).__name__ not in _WRAPPERS:
+        return None, None
+    inside = gc.get_referents(awaited)
+    generators = [item for item in inside if isinstance(item, AsyncGeneratorType)]
+    return None, next(iter(generators or inside), None)
