@@ -38,12 +38,13 @@ class ResponsesRoutes:
 
     async def get(self, call: Call) -> web.StreamResponse:
         """Gives a response whole, or its events if the query says `stream=true`."""
-        query = call.http.query
         include = _include(call)
-        if query.get("stream", "false").lower() == "true":
+        if _flag(call, "stream"):
             request = responses_pb2.ResponsesServiceGetStreamRequest(id=call.variables["id"], include=include)
             if (after := _number(call, "starting_after")) is not None:
                 request.starting_after = after
+            if (padded := _flag(call, "include_obfuscation")) is not None:
+                request.include_obfuscation = padded
             return await deliver(call, call.stream(self._stream, request), self._keepalive_seconds)
         whole = responses_pb2.ResponsesServiceGetRequest(id=call.variables["id"], include=include, accept_openai_json=True)
         return call.json((await call.unary(self._get, whole)).response.openai_json)
@@ -73,6 +74,13 @@ def _include(call: Call) -> list[str]:
     """Returns what the query asks to add, by either of the names that clients have for it."""
     query = call.http.query
     return [*query.getall("include[]", []), *query.getall("include", [])]
+
+
+def _flag(call: Call, name: str) -> bool | None:
+    text = call.http.query.get(name)
+    if text is not None and text not in {"true", "false"}:
+        raise BridgeError(ErrorKind.ERROR_KIND_INVALID_REQUEST, f"'{name}' cannot be {text[:64]!r}.", param=name)
+    return None if text is None else text == "true"
 
 
 def _number(call: Call, name: str) -> int | None:

@@ -16,7 +16,7 @@ from twinspan.v1 import events_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.backends.resources import Body, ResourceCaller, Resources
-from gateway.errors import GatewayError, UpstreamFacts
+from gateway.errors import GatewayError
 from gateway.providers.sse import SSEDecoder
 from gateway.responses.kept import OWN, Kept, KeptResponses
 from gateway.responses.operation import Past
@@ -27,6 +27,8 @@ _LONGEST_CONVERSATION: Final = 1000
 
 _MOST_HISTORY_BYTES: Final = 64 * 1024 * 1024
 _DONE: Final = b"[DONE]"
+ENDS: Final = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled", "error"})
+"""The types of the events with which a response ends."""
 
 
 class DeskCaller(ResourceCaller, Protocol):
@@ -95,28 +97,47 @@ class ResponseDesk:
         provider, kept = await self._known(id_, sees_only)
         if provider == OWN:
             return bytes(kept.response)
-        return await self._ask(provider, caller, "GET", id_, query=_query(include))
+        return await self._ask(provider, caller, "GET", id_, query=_query(include), of_itself=True)
 
     async def events(
-        self, id_: str, include: Sequence[str], starting_after: int | None, sees_only: str | None, caller: DeskCaller
+        self,
+        id_: str,
+        include: Sequence[str],
+        given: Sequence[tuple[str, str]],
+        sees_only: str | None,
+        caller: DeskCaller,
     ) -> AsyncGenerator[list[events_pb2.JsonEvent], None]:
-        """Gives the events of a response again, as they come. It must be closed. What it raises is what `get` raises."""
+        """Gives the events of a response again, as they come. It must be closed. What it raises is what `get` raises.
+
+        Args:
+            id_: The response.
+            include: What to add to it.
+            given: What else the provider is asked, such as where to begin.
+            sees_only: Whose responses the caller sees.
+            caller: Who asks.
+        """
         provider, _ = await self._known(id_, sees_only)
         if provider == OWN:
             raise _invalid(
                 "The gateway wrote this response itself and does not keep its events. Get it without 'stream'.", "stream"
             )
-        after = () if starting_after is None else (("starting_after", str(starting_after)),)
-        path = f"{_path(id_)}?{urlencode((('stream', 'true'), *after, *_query(include)))}"
+        path = f"{_path(id_)}?{urlencode((('stream', 'true'), *given, *_query(include)))}"
         async with self._resources(provider, caller).open("GET", path, headers={"Accept": "text/event-stream"}) as exchange:
-            decoder = SSEDecoder()
+            decoder, ended = SSEDecoder(), False
             while True:
                 piece = await exchange.next_piece()
                 payloads = decoder.feed(piece) if piece else decoder.finish()
                 if events := [_json_event(payload, provider) for payload in payloads if payload != _DONE]:
+                    ended = ended or events[-1].type in ENDS
                     yield events
                 if not piece:
-                    return
+                    break
+            if not ended:
+                raise GatewayError(
+                    ErrorKind.ERROR_KIND_NETWORK_ERROR,
+                    f"The provider '{provider}' broke off in the middle of the events. Get them again from the last one on.",
+                    provider=provider,
+                )
 
     async def input_items(
         self,
@@ -177,7 +198,7 @@ class ResponseDesk:
         """Deletes a response. What it raises is what `get` raises."""
         provider, _ = await self._known(id_, sees_only)
         if provider != OWN:
-            await self._ask(provider, caller, "DELETE", id_)
+            await self._ask(provider, caller, "DELETE", id_, of_itself=True)
         await self._kept.forget(id_, provider)
 
     async def _ask(
@@ -189,13 +210,16 @@ class ResponseDesk:
         below: str = "",
         query: Sequence[tuple[str, str]] = (),
         body: Body | None = None,
+        *,
+        of_itself: bool = False,
     ) -> bytes:
         path = f"{_path(id_)}{below}{'?' if query else ''}{urlencode(query)}"
         try:
             return await self._resources(provider, caller).ask(method, path, body)
         except GatewayError as error:
-            # One that the provider has no more, because it was deleted past the gateway, is nobody's any more.
-            if error.upstream is not None and error.upstream.status in {404, 410}:
+            # One that the provider has no more, because it was deleted past the gateway, is nobody's any more. Of what is below it,
+            # a provider may just not know the route.
+            if of_itself and error.upstream is not None and error.upstream.status in {404, 410}:
                 await self._kept.forget(id_, provider)
             raise
 
@@ -216,7 +240,7 @@ class ResponseDesk:
                 ErrorKind.ERROR_KIND_INVALID_REQUEST,
                 f"Previous response with id '{id_[:_ID_SHOWN]}' not found.",
                 param="previous_response_id",
-                upstream=UpstreamFacts(400, "invalid_request_error", "previous_response_id", "previous_response_not_found"),
+                code="previous_response_not_found",
             )
         return found
 

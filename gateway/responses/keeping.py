@@ -5,8 +5,10 @@ gateway writes itself is kept once it is whole, before its end is told. Above is
 """
 
 import asyncio
+import logging
+import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Self
 
@@ -16,6 +18,8 @@ from twinspan.v1 import events_pb2
 from gateway.errors import GatewayError
 from gateway.responses.kept import Kept, KeptResponses
 from gateway.responses.operation import Past, ResponsesOperation
+
+_log = logging.getLogger(__name__)
 
 
 class _Told(msgspec.Struct):
@@ -103,6 +107,10 @@ class Keeping:
 
 @contextmanager
 def _unkept() -> Iterator[None]:
-    """Lets a response be answered that cannot be kept, for the disk's fault is in the log, and an answer is worth more."""
-    with suppress(GatewayError):
+    """Lets a response be answered that cannot be kept: an answer is worth more. The fault is in the log."""
+    try:
         yield
+    except GatewayError:
+        pass  # which has been logged where it was found
+    except (OSError, sqlite3.Error) as error:
+        _log.error("A response could not be kept: %s", error)

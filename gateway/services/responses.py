@@ -9,7 +9,7 @@ from twinspan.v1 import events_pb2, responses_pb2
 from gateway.exchange import Exchange
 from gateway.operations import json_operation, json_text
 from gateway.operations.json_operation import Kind, usage_of
-from gateway.responses.desk import ResponseDesk, drain
+from gateway.responses.desk import ENDS, ResponseDesk, drain
 from gateway.responses.keeping import Keeping
 from gateway.responses.kept import KeptResponses
 from gateway.responses.operation import ItemIdentifiers, Past, StreamedResponse, WholeResponse
@@ -30,8 +30,7 @@ class _Request(msgspec.Struct):
     conversation: None = None
 
 
-_ENDS: Final = frozenset({"response.completed", "response.incomplete", "response.failed", "error"})
-_KIND: Final = Kind("generate_content", "responses", "/responses", _Request, ends=_ENDS)
+_KIND: Final = Kind("generate_content", "responses", "/responses", _Request, ends=ENDS)
 
 
 class ResponsesService:
@@ -88,13 +87,17 @@ class ResponsesService:
 
     async def GetStream(self, request: responses_pb2.ResponsesServiceGetStreamRequest, call: RpcCall) -> None:  # noqa: N802 (the RPC's name)
         """Gives the events of an answer again."""
-        after = request.starting_after if request.HasField("starting_after") else None
+        given: list[tuple[str, str]] = []
+        if request.HasField("starting_after"):
+            given.append(("starting_after", str(request.starting_after)))
+        if request.HasField("include_obfuscation"):
+            given.append(("include_obfuscation", str(request.include_obfuscation).lower()))
 
         async def write(events: list[events_pb2.JsonEvent]) -> None:
             await call.announce()
             await call.write(responses_pb2.ResponsesServiceGetStreamResponse(events=events))
 
-        await drain(self._desk.events(request.id, request.include, after, sees_only(call), call), write)
+        await drain(self._desk.events(request.id, request.include, given, sees_only(call), call), write)
 
     async def ListInputItems(  # noqa: N802 (the RPC's name)
         self, request: responses_pb2.ResponsesServiceListInputItemsRequest, call: RpcCall

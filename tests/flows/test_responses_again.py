@@ -5,8 +5,9 @@ The provider that has the Responses API is another gateway here, which writes it
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,14 @@ from twinspan.v1 import responses_pb2
 from twinspan.v1.responses_pb2_grpc import ResponsesServiceStub
 
 from bridge import errors
-from tests.flows.running import Running, configuration, running
+from gateway.backends.ledger import Ledger
+from gateway.responses.kept import Kept, KeptResponses
+from tests.flows.commands import configure
+from tests.flows.running import TOKEN, Running, configuration, running
+from tests.flows.test_files_on_disk import gateway as started_gateway
+from tests.flows.test_files_on_disk import kill
 from tests.flows.upstream import MODEL, Upstream, says, streams, text, whole
+from tests.waiting import until
 
 ANN, BEN, BOUND = "ts-the-key-of-ann-0001", "ts-the-key-of-ben-0001", "ts-a-key-bound-to-an-agent"
 KEYS = [
@@ -240,6 +247,98 @@ async def test_a_providers_error_comes_back_as_it_is_and_what_it_lost_is_nobodys
         with pytest.raises(openai.NotFoundError):
             await sdk.responses.retrieve("resp_1")
         assert len(upstream.requests) == asked
+
+
+async def test_events_that_break_off_are_no_clean_end(upstream: Upstream, tmp_path: Path) -> None:
+    answer = {"id": "resp_1", "object": "response", "status": "completed", "output": []}
+    async with running(over_responses(upstream.base_url, tmp_path)) as twinspan, twinspan.openai(ANN) as sdk:
+        upstream.plays(whole(answer))
+        await made(sdk)
+        upstream.plays(streams({"type": "response.output_text.delta", "sequence_number": 3, "delta": "a"}))
+        headers = {"Authorization": f"Bearer {ANN}"}
+        replay = await twinspan.rest.get("/v1/responses/resp_1?stream=true", headers=headers)
+        assert "event: error" in replay.text
+        upstream.plays(whole(answer))
+        replay = await twinspan.rest.get("/v1/responses/resp_1?stream=true", headers=headers)
+        assert (replay.status_code, replay.json()["error_kind"]) == (502, "network_error")
+        assert (await twinspan.rest.get("/v1/responses/resp_1?stream=maybe", headers=headers)).json()["error"]["param"] == "stream"
+
+
+async def test_a_provider_that_cannot_list_or_cancel_loses_nothing(upstream: Upstream, tmp_path: Path) -> None:
+    async with running(over_responses(upstream.base_url, tmp_path)) as twinspan, twinspan.openai(ANN) as sdk:
+        upstream.plays(whole({"id": "resp_1", "object": "response", "status": "completed", "output": []}))
+        await made(sdk)
+        upstream.plays(whole({"error": {"message": "No such route."}}, 404))
+        for ask in (sdk.responses.input_items.list, sdk.responses.cancel):
+            with pytest.raises(openai.NotFoundError):
+                await ask("resp_1")
+        upstream.plays(whole({"id": "resp_1", "object": "response", "status": "completed", "output": []}))
+        assert (await sdk.responses.retrieve("resp_1")).id == "resp_1"
+
+
+async def test_a_conversation_whose_beginning_was_deleted_cannot_go_on(both: dict[str, Running], upstream: Upstream) -> None:
+    upstream.plays(says("Hello."))
+    async with both["own"].openai(ANN) as sdk:
+        first = await made(sdk)
+        second = await made(sdk, previous_response_id=first.id)
+        await sdk.responses.delete(first.id)
+        with pytest.raises(openai.BadRequestError) as raised:
+            await made(sdk, previous_response_id=second.id)
+        assert first.id in str(raised.value)
+
+
+async def test_a_provider_that_is_configured_no_more_is_said_to_be_so(upstream: Upstream, tmp_path: Path) -> None:
+    async with running(over_responses(upstream.base_url, tmp_path)) as twinspan, twinspan.openai(ANN) as sdk:
+        upstream.plays(whole({"id": "resp_1", "object": "response", "status": "completed", "output": []}))
+        await made(sdk)
+    async with running(over_chat(upstream, tmp_path)) as twinspan:
+        answer = await twinspan.rest.get("/v1/responses/resp_1")
+        assert (answer.status_code, answer.json()["error_kind"]) == (503, "not_configured")
+        assert "'remote'" in answer.json()["error"]["message"]
+
+
+async def test_responses_expire(tmp_path: Path) -> None:
+    now = 1_700_000_000.0
+    entries = Ledger(tmp_path)
+    kept = KeptResponses(entries, clock=lambda: now)
+    await kept.keep("resp_1", "ann", "acme", Kept("m"))
+    now += 30 * 86_400 - 1
+    assert await kept.find("resp_1", "ann") is not None
+    now += 1
+    assert await kept.find("resp_1", "ann") is None
+    await kept.keep("resp_2", "ann", "acme", Kept("m"))
+    assert [entry.id for entry in (await entries.list("response", "acme", None, limit=10))[0]] == ["resp_2"]
+    await entries.close()
+
+
+async def test_a_killed_gateway_finds_every_response_again_whose_answer_it_gave(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.plays(says("Hello."))
+    configure(tmp_path, upstream.base_url, files={"dir": "files"})
+    answered: list[str] = []
+    for _ in range(2):
+        async with (
+            started_gateway(tmp_path) as (process, url),
+            AsyncOpenAI(base_url=f"{url}/v1", api_key=TOKEN, max_retries=0) as sdk,
+        ):
+
+            async def ask_on_and_on(sdk: AsyncOpenAI = sdk) -> None:
+                while True:
+                    try:
+                        answered.append((await made(sdk)).id)
+                    except openai.APIConnectionError:
+                        return
+
+            asking = [asyncio.create_task(ask_on_and_on()) for _ in range(4)]
+            await until(partial(has_grown, answered, len(answered) + 20), seconds=20)
+            await kill(process)
+            await asyncio.gather(*asking)
+    async with started_gateway(tmp_path) as (_, url), AsyncOpenAI(base_url=f"{url}/v1", api_key=TOKEN) as sdk:
+        for id_ in answered:
+            assert (await sdk.responses.retrieve(id_)).output_text == "Hello."
+
+
+def has_grown(answered: Sequence[str], to: int) -> bool:
+    return len(answered) >= to
 
 
 async def test_the_gateways_own_cannot_be_cancelled_or_streamed_again(both: dict[str, Running], upstream: Upstream) -> None:
