@@ -19,7 +19,7 @@ from bench.phase import Phase
 from bench.processes import Generator
 from bench.workloads import ALL, Workload
 
-_SECONDS, _WARMUP_SECONDS = 3.0, 0.5
+_SECONDS, _WARMUP_SECONDS = 5.0, 0.5
 _SMALL_CHAT = next(workload for workload in ALL if (workload.name, workload.connections) == ("W1", 32))
 
 

@@ -1,9 +1,10 @@
 """The CPU profile: where all threads spend processor time.
 
-A thread of its own looks a hundred times a second where each thread stands. It needs the interpreter's lock for that, so it sees
-a thread either in Python code that runs, or where it waits without the lock: such a place counts only if the system says that the
-thread runs. What the samples say of the places, the system's clock of each thread says of the sum: a thread's samples are scaled
-to the time it has really used. What no Python thread used is shown as that of native threads.
+Each time that the process has used 10 ms of it, the main thread, in which the event loop runs, is interrupted wherever it is;
+what it used since the last time is put down to that place. Other threads are looked at by the way: in Python code they count as
+running, and where they wait they do not. What the samples say of the places, the system's clock of each thread says of the sum: a
+thread's samples are scaled to the time it has really used. What no Python thread used is shown as that of native threads. Outside
+a main thread, a thread of its own looks.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from typing import Final
 
 from gateway.profiling import threads
 from gateway.profiling.profile import Frame, Profile, ValueType
-from gateway.profiling.sampling import sampled
+from gateway.profiling.sampling import can_interrupt, interrupted, sampled
 from gateway.profiling.stacks import FrameWalk, Places
 
 PERIOD_NS: Final = 10_000_000
@@ -50,18 +51,25 @@ class _Samples:
         self._count = 0
         self._walk = FrameWalk()
         self._last_ns = time.monotonic_ns()
+        self._caller_ns = time.thread_time_ns()
         self._process_ns = threads.process_ns()
         self._has_clocks = any(threads.processor_ns(native_id) is not None for native_id in self._natives.values())
         for ident in sys._current_frames():  # noqa: SLF001 (there is no other way to see all threads)
             self._seen(ident)
 
-    def take(self) -> None:
-        """Looks where all threads stand."""
+    def take(self, interrupted_at: FrameType | None = None) -> None:
+        """Looks where all threads stand; of the thread that calls, that is where it was interrupted."""
         now_ns = time.monotonic_ns()
         passed_ns, self._last_ns = now_ns - self._last_ns, now_ns
-        sampler = threading.get_ident()
+        caller = threading.get_ident()
+        if interrupted_at is not None:
+            used_ns = time.thread_time_ns()
+            spent_ns, self._caller_ns = used_ns - self._caller_ns, used_ns
+            values = self._seen(caller).stacks.setdefault(self._walk.walk(interrupted_at), [0, 0])
+            values[0] += 1
+            values[1] += spent_ns
         for ident, frame in sys._current_frames().items():  # noqa: SLF001 (there is no other way to see all threads)
-            if ident == sampler:
+            if ident == caller:
                 continue
             seen = self._seen(ident)
             if self._is_running(frame, seen):
@@ -125,6 +133,10 @@ async def cpu(seconds: float) -> Profile:
     """Returns where processor time is spent during so many seconds."""
     started_ns, began_ns = time.time_ns(), time.monotonic_ns()
     samples = _Samples()
-    async with sampled(samples.take, PERIOD_NS / 1e9, "profile cpu"):
-        await asyncio.sleep(seconds)
+    if can_interrupt():
+        async with interrupted(samples.take, PERIOD_NS / 1e9):
+            await asyncio.sleep(seconds)
+    else:
+        async with sampled(samples.take, PERIOD_NS / 1e9, "profile cpu"):
+            await asyncio.sleep(seconds)
     return samples.profile(started_ns, time.monotonic_ns() - began_ns)

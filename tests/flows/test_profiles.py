@@ -5,6 +5,7 @@ import fcntl
 import functools
 import os
 import re
+import signal
 import socket
 import sys
 import threading
@@ -94,6 +95,12 @@ def hold_the_loop_up() -> None:
     time.sleep(0.2)
 
 
+def work_a_little() -> None:
+    until = time.perf_counter() + 0.0005
+    while time.perf_counter() < until:
+        pass
+
+
 def burn() -> None:
     until = time.process_time() + 0.6
     while time.process_time() < until:
@@ -131,6 +138,16 @@ async def test_processor_time_is_found_where_it_is_spent(twinspan: Running, go: 
     assert sum(flat for flat, _ in found.values()) == pytest.approx(sampled / 1e6, rel=0.02)
     listed = await go.pprof("-list=burn", tmp_path / "cpu")
     assert "sum(range(1000))" in listed
+
+
+async def test_a_busy_event_loop_does_not_starve_its_profile(twinspan: Running, go: Go, tmp_path: Path) -> None:
+    """A loop that never waits gives the interpreter's lock up for microseconds alone."""
+    making = asyncio.create_task(profile(twinspan, tmp_path / "cpu", "profile?seconds=1"))
+    while not making.done():
+        work_a_little()
+        await asyncio.sleep(0)
+    found = await go.top(await making, "-sample_index=samples")
+    assert found[f"{__name__}.work_a_little"][0] >= 20
 
 
 async def test_the_tool_fetches_a_profile_by_itself_with_the_token_in_the_address(twinspan: Running, go: Go) -> None:
@@ -244,7 +261,7 @@ async def test_one_profile_is_made_at_a_time_and_a_client_that_leaves_ends_it(tw
 
 
 def is_profiled() -> bool:
-    return any(thread.name.startswith("profile") for thread in threading.enumerate())
+    return signal.getitimer(signal.ITIMER_PROF)[1] > 0 or any(thread.name == "profile cpu" for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize(
