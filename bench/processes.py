@@ -104,6 +104,7 @@ async def twinspan(directory: Path, upstream_port: int, collector_port: int, tok
         # No list of models: the mock has one for every behaviour.
         "providers": {"bench": {"base_url": f"http://127.0.0.1:{upstream_port}/v1", "api_key": "bench-upstream-key"}},
         "client_token": token,
+        "debug": {"pprof_enabled": True},  # which costs nothing unless one is made
     }
     path = directory / "twinspan.json"
     path.write_text(json.dumps(configuration))

@@ -43,7 +43,9 @@ from bridge.routes.files import FilesRoutes
 from bridge.routes.forms import FormRoute
 from bridge.routes.json_streams import JsonStreamRoute
 from bridge.routes.operations import OperationsRoutes
+from bridge.routes.profiles import ProfileRoutes
 from bridge.routes.proxy import ProxyRoutes
+from bridge.routes.responses import ResponsesRoutes
 from bridge.server import BridgeServer, ServerSettings
 from bridge.telemetry.http import HttpTelemetry
 from bridge.telemetry.metrics import HttpMetrics
@@ -93,6 +95,8 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
     generations = JsonStreamRoute(imaging, ImagesServiceStub(channel), "Generate", "GenerateStream", keepalive, has_done=False)
     responding = responses_pb2.DESCRIPTOR.services_by_name["ResponsesService"]
     responses = JsonStreamRoute(responding, ResponsesServiceStub(channel), "Create", "Stream", keepalive, has_done=False)
+    profiles = ProfileRoutes(channel)
+    made = ResponsesRoutes(channel, keepalive)
     kept = files_pb2.DESCRIPTOR.services_by_name["FilesService"].methods_by_name
     unavailable = (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)
     for endpoint in (
@@ -100,12 +104,18 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
         Endpoint("POST", "/v1/audio/speech", audio.speech, (audio.speak,), gives="*/*"),
         Endpoint("POST", "/v1/completions", completions.handle, completions.rpcs),
         Endpoint("POST", "/v1/responses", responses.handle, responses.rpcs),
+        Endpoint("GET", "/v1/responses/{id}", made.get, (made.methods["Get"], made.methods["GetStream"])),
+        Endpoint("DELETE", "/v1/responses/{id}", made.delete, (made.methods["Delete"],)),
+        Endpoint("POST", "/v1/responses/{id}/cancel", made.cancel, (made.methods["Cancel"],)),
+        Endpoint("GET", "/v1/responses/{id}/input_items", made.input_items, (made.methods["ListInputItems"],)),
         Endpoint("POST", "/v1/images/generations", generations.handle, generations.rpcs),
         Endpoint("POST", "/v1/batches", started.create, (started.rpc,)),
         Endpoint("POST", "/v1/files", stored.upload, (kept["Upload"],), takes="multipart/form-data"),
         Endpoint("GET", "/v1/files/{id}/content", stored.content, (kept["Download"],), gives="application/octet-stream"),
         Endpoint("*", "/proxy/{provider}/{path=**}", proxy.any, described=False),
         Endpoint("GET", "/v1/realtime", proxy.realtime, described=False),
+        Endpoint("GET", "/debug/pprof/", profiles.index, (profiles.make,), gives="text/html"),
+        Endpoint("GET", "/debug/pprof/{kind}", profiles.profile, (profiles.make,), gives="*/*"),
         Endpoint("GET", "/healthz", operations.healthz, summary="Tells that the process is alive."),
         Endpoint("GET", "/readyz", operations.readyz, summary="Tells whether requests can be served.", statuses=unavailable),
         Endpoint("GET", "/metrics", operations.metrics, summary="Gives the metrics, for Prometheus."),
@@ -126,11 +136,13 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
         (embeddings_pb2.DESCRIPTOR.services_by_name["EmbeddingsService"], EmbeddingsServiceStub(channel), {}),
         (moderations_pb2.DESCRIPTOR.services_by_name["ModerationsService"], ModerationsServiceStub(channel), {}),
         (rerank_pb2.DESCRIPTOR.services_by_name["RerankService"], RerankServiceStub(channel), {}),
-        (models_pb2.DESCRIPTOR.services_by_name["ModelsService"], ModelsServiceStub(channel), models.RENDERERS),
         (batches_pb2.DESCRIPTOR.services_by_name["BatchesService"], BatchesServiceStub(channel), batches.RENDERERS),
         (files_pb2.DESCRIPTOR.services_by_name["FilesService"], FilesServiceStub(channel), files.RENDERERS),
         (admin_pb2.DESCRIPTOR.services_by_name["AdminService"], AdminServiceStub(channel), {}),
     ):
         for endpoint in transcoding.routes(descriptor, stub, renderers):
             router.add(endpoint)
+    listing = models_pb2.DESCRIPTOR.services_by_name["ModelsService"]
+    for endpoint in transcoding.routes(listing, ModelsServiceStub(channel), models.RENDERERS, models.READERS):
+        router.add(endpoint)
     return router

@@ -179,9 +179,9 @@ class Call:
 
     def _credential(self) -> str | None:
         headers = self.http.headers
-        given = headers.get("Authorization")
+        given = headers.get("Authorization") if self.token is None else f"Bearer {self.token}"
         if given is None:
-            token = headers.get("x-api-key") or headers.get("api-key") or self.token
+            token = headers.get("x-api-key") or headers.get("api-key")
             if token is None:
                 return None
             given = f"Bearer {token}"

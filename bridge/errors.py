@@ -82,7 +82,7 @@ class Failure:
         message: A sentence for the client.
         type: The provider's `type`, if the error is the provider's own.
         param: The path of the field at fault, if there is one.
-        code: The provider's `code`, if the error is the provider's own.
+        code: The provider's `code`, if the error is the provider's own; or the gateway's, if it has one beside the kind.
         retry_after_seconds: When a retry may succeed; None if that is not known.
         attempts: How often providers were asked.
         metadata: The failed RPC's trailing metadata.
@@ -183,7 +183,7 @@ def of_rpc(error: grpc.aio.AioRpcError) -> Failure:
         message,
         type=facts.get("upstream_type"),
         param=facts.get("upstream_param") or (bad.field_violations[0].field if bad.field_violations else None),
-        code=facts.get("upstream_code"),
+        code=facts.get("upstream_code") or facts.get("code"),
         retry_after_seconds=retry.retry_delay.ToNanoseconds() / 1e9 if retry.HasField("retry_delay") else None,
         attempts=attempts,
         metadata=trailing,

@@ -5,7 +5,7 @@ unless a dialect says otherwise. That is meant for small messages off the hot pa
 (`openai_json`), it does, and the answer comes back in the same way: neither is looked at here.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -24,19 +24,25 @@ from bridge.rpc import Rpc
 Renderer = Callable[[Call, Any], bytes]
 """Writes a response as JSON."""
 
+Reader = Callable[[Call], Iterable[tuple[str, str]]]
+"""Gives the fields of a request that the query holds."""
+
 _INTEGERS = frozenset(
     {FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT32, FieldDescriptor.CPPTYPE_UINT64}
 )
 _FLOATS = frozenset({FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT})
 
 
-def routes(service: ServiceDescriptor, stub: object, renderers: Mapping[str, Renderer]) -> Iterator[Endpoint]:
+def routes(
+    service: ServiceDescriptor, stub: object, renderers: Mapping[str, Renderer], readers: Mapping[str, Reader] | None = None
+) -> Iterator[Endpoint]:
     """Gives a route for every annotated method of a service.
 
     Args:
         service: The service.
         stub: Calls it.
         renderers: How responses are written, by message name; `as_json` writes the others.
+        readers: How queries are read, by the request's message name; others are read as they are.
     """
     for method in service.methods:
         rule = method.GetOptions().Extensions[annotations_pb2.http]
@@ -45,7 +51,8 @@ def routes(service: ServiceDescriptor, stub: object, renderers: Mapping[str, Ren
             if "openai_json" in method.input_type.fields_by_name:
                 handler = _carrier(method, rpc)
             else:
-                handler = _handler(method, rpc, renderers.get(method.output_type.name, _plain))
+                reader = (readers or {}).get(method.input_type.name, _query)
+                handler = _handler(method, rpc, reader, renderers.get(method.output_type.name, _plain))
             for bound in (rule, *rule.additional_bindings):
                 verb = bound.WhichOneof("pattern") or ""
                 yield Endpoint(verb.upper(), getattr(bound, verb), handler, (method,))
@@ -73,12 +80,16 @@ def _plain(_call: Call, message: Message) -> bytes:
     return orjson.dumps(as_json(message))
 
 
-def _handler(method: MethodDescriptor, rpc: Rpc, render: Renderer) -> Handler:
+def _query(call: Call) -> Iterable[tuple[str, str]]:
+    return call.http.query.items()
+
+
+def _handler(method: MethodDescriptor, rpc: Rpc, read: Reader, render: Renderer) -> Handler:
     request_class = GetMessageClass(method.input_type)
 
     async def handle(call: Call) -> web.StreamResponse:
         request = request_class()
-        for name, text in (*call.http.query.items(), *call.variables.items()):
+        for name, text in (*read(call), *call.variables.items()):
             field = method.input_type.fields_by_name.get(name)
             if field is not None:  # a query may hold what other servers of this interface know
                 setattr(request, name, _value(field, name, text))

@@ -33,6 +33,10 @@ from gateway.config.places import state_directory
 from gateway.config.schema import Config, ServerConfig, json_schema
 from gateway.config.snapshot import Snapshot
 from gateway.config.snapshot import SnapshotHolder as Configuration
+from gateway.discovery.discovery import Discovery
+from gateway.discovery.knowledge import Knowledge
+from gateway.discovery.refresher import Refresher
+from gateway.discovery.registry import ModelRegistry
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.files.store import FileStore
@@ -41,8 +45,11 @@ from gateway.inprocess import InProcessChannel
 from gateway.local.embedding_engine import EMBEDDING_MODELS, EmbeddingEngine
 from gateway.local.engine import MODELS, Engine, EngineError, LocalEndpoint, LocalEngine
 from gateway.probe import Finding
+from gateway.profiling.profiler import Profiler
 from gateway.providers.raw_sender import RawSender
 from gateway.providers.sender import Sender
+from gateway.responses.desk import ResponseDesk
+from gateway.responses.kept import KeptResponses
 from gateway.routing.catalogue import Catalogue, RoutingState
 from gateway.rpc.edge import Edge
 from gateway.rpc.registry import HandlerRegistry
@@ -166,7 +173,7 @@ async def probe_providers(configuration: Configuration) -> list[Finding]:
 def _compiled_for_validation(configuration: Configuration) -> Catalogue:
     snapshot = configuration.current
     local = LocalEndpoint("http://127.0.0.1/v1", "", MODELS + EMBEDDING_MODELS) if needs_local_model(snapshot.config) else None
-    return compile_catalogue(snapshot, local, _USER_AGENT)
+    return compile_catalogue(snapshot, local, _USER_AGENT, Knowledge(ModelRegistry()))
 
 
 def configure_logging(configuration: Configuration) -> None:
@@ -214,10 +221,14 @@ class Core:
         self._catalogue = Catalogue([], [])
         self._state = RoutingState()
         self._reloading = asyncio.Lock()
+        self._discovering = asyncio.Lock()
         self._recorder = Recorder(usage_histograms=export.wants_usage_histograms)
         self._collector = metrics.register(registry, self._recorder, VERSION)
         self._sender = Sender()
         self._raw_sender = RawSender()
+        self._discovery = Discovery(self._sender, self._recorder)
+        self._knowledge = Knowledge(ModelRegistry(), self._discovery.found)
+        self._refresher = Refresher(self.discover)
         self._files = FileStore(
             config.files.dir or state_directory(os.environ) / "files",
             lambda: self._configuration.current.config.server.max_upload_bytes,
@@ -227,6 +238,8 @@ class Core:
         self._desk = BatchDesk(self._batches, self._files)
         self._kept = Ledger(self._files.root / "providers")
         self._watcher: asyncio.Task[None] | None = None
+        profiler = Profiler(lambda: self._configuration.current.config.debug.pprof_enabled)
+        self._admin = AdminService(self._recorder, self._state, time.monotonic, VERSION, profiler)
         self._registry = self._register_services()
         self.channel = InProcessChannel(self._registry)
         self._server = GrpcServer(self._registry, self._server_settings(snapshot))
@@ -239,11 +252,13 @@ class Core:
         return f"{host or _LOOPBACK}:{self._port}"
 
     def model_names(self) -> list[str]:
-        """Returns every name that may be asked for, agents first."""
-        return [listing.id for listing in self._catalogue.listings()]
+        """Returns the names of agents and models that are there, agents first: not of those that the registry alone knows."""
+        return [listing.id for listing in self._catalogue.listings() if listing.source != "registry"]
 
     async def start(self) -> None:
-        """Starts the embedded model if it is to run, and listens.
+        """Starts the embedded model if it is to run, finds out the providers' models if they are to be asked, and listens.
+
+        Providers are waited for, 10 seconds at most, so that the first request finds every model.
 
         Raises:
             StartError: The embedded model or the server cannot start.
@@ -253,7 +268,9 @@ class Core:
         await self._raw_sender.start()
         if needs_local_model(config):
             await self._start_local_model(config.local_engine.max_sessions)
-        self._catalogue = compile_catalogue(self._configuration.current, self._local, _USER_AGENT)
+        self._catalogue = await self._compiled_catalogue(self._configuration.current)
+        await self.discover()
+        await self._keep_discovering()
         if self._files.exists:
             await self._open_files()
         try:
@@ -276,6 +293,7 @@ class Core:
             self._files,
             lines,
             self._delegation,
+            counts=self._recorder.batches,
             concurrency=config.batches.max_concurrency,
             most_line_bytes=lambda: self._configuration.current.config.server.max_body_bytes,
         )
@@ -284,6 +302,7 @@ class Core:
 
     async def drain(self) -> None:
         """Stops listening and lets the calls under way end. Those that come through `channel` are answered still."""
+        self._admin.stop()
         worker = self._desk.worker
         grace_seconds = self._configuration.current.config.server.drain_seconds
         await asyncio.gather(self._server.stop(), worker.stop(grace_seconds) if worker is not None else asyncio.sleep(0))
@@ -295,6 +314,7 @@ class Core:
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
+        await self._refresher.stop()
         await self._batches.close()
         await self._kept.close()
         await self._files.close()
@@ -306,24 +326,61 @@ class Core:
     async def reload(self) -> None:
         """Reads the configuration again. It is compiled whole, and then swapped; with a mistake in it, the old one goes on.
 
-        Requests under way keep the catalogue that they began with. What the core listens on does not change.
+        Requests under way keep the catalogue that they began with. What the core listens on does not change. Then the providers are
+        asked for their models, if they are to be; meanwhile what was found before holds.
         """
         async with self._reloading:  # one after the other, so that what was read last is what holds
-            await self._reload()
+            if not await self._reload():
+                return
+            await self._keep_discovering()
+        await self.discover()
 
-    async def _reload(self) -> None:
+    async def discover(self) -> None:
+        """Asks all providers for their models, if they are to be asked, and makes the catalogue anew; takes 10 seconds at most."""
+        async with self._discovering:
+            if not self._configuration.current.config.discovery.enabled:
+                return
+            await self._discovery.refresh(provider for provider in self._catalogue.providers.values() if not provider.free)
+        async with self._reloading:
+            try:
+                self._adopt(await self._compiled_catalogue(self._configuration.current))
+            except ConfigError as error:
+                _log.error("What was found of the providers' models is not used. %s", error)
+
+    async def _keep_discovering(self) -> None:
+        discovery = self._configuration.current.config.discovery
+        if discovery.enabled:
+            await self._refresher.every(discovery.refresh_seconds)
+        else:
+            await self._refresher.stop()
+
+    async def _compiled_catalogue(self, snapshot: Snapshot) -> Catalogue:
+        """Returns the catalogue of a configuration. It may be large, and requests are served meanwhile: so it is made in a thread.
+
+        Raises:
+            ConfigError: The configuration cannot be served from.
+        """
+        return await asyncio.to_thread(compile_catalogue, snapshot, self._local, _USER_AGENT, self._knowledge)
+
+    def _adopt(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._state.forget(catalogue.agents.values())
+
+    async def _reload(self) -> bool:
+        """Tells whether it was done."""
         try:
             snapshot = await self._configuration.read()
-            catalogue, keys = compile_catalogue(snapshot, self._local, _USER_AGENT), self._compiled_keys(snapshot)
+            catalogue, keys = await self._compiled_catalogue(snapshot), self._compiled_keys(snapshot)
         except ConfigError as error:
             _log.error("The configuration was not reloaded, the old one goes on. %s", error)
-            return
+            return False
         for warning in snapshot.warnings:
             _log.warning("%s", warning)
         self._configuration.adopt(snapshot)
-        self._catalogue, self._keys = catalogue, keys
-        self._state.forget(catalogue.agents.values())
+        self._keys = keys
+        self._adopt(catalogue)
         _log.info("The configuration was reloaded.")
+        return True
 
     async def _open_files(self) -> None:
         """Opens the files of an earlier run. Without them the gateway serves all else, and tells whoever asks for a file."""
@@ -351,9 +408,10 @@ class Core:
             self._recorder,
             tracing,
         )
+        kept = KeptResponses(self._kept)
         registration.register(
             registry,
-            AdminService(self._recorder, self._state, time.monotonic, VERSION),
+            self._admin,
             AudioService(exchange, most_bytes),
             BatchesService(backends.batches),
             ChatService(exchange),
@@ -365,7 +423,7 @@ class Core:
             ModerationsService(exchange),
             ProxyService(forwarder),
             RerankService(exchange),
-            ResponsesService(exchange),
+            ResponsesService(exchange, kept, ResponseDesk(kept, backends.resources)),
         )
         return registry
 

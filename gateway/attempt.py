@@ -28,9 +28,11 @@ class Attempt(ABC):
     Attributes:
         target: Who is asked.
         status: The HTTP status of the answer; 0 before there is one.
+        is_whole: Whether the answer came as one, so that what it cost is known ahead of it.
+        empty: Whether the provider ended its answer without saying anything.
     """
 
-    __slots__ = ("_counts", "_done", "_span", "_upstream", "status", "target")
+    __slots__ = ("_counts", "_done", "_span", "_upstream", "empty", "is_whole", "status", "target")
 
     def __init__(self, target: Target, counts: AttemptCounts, span: AttemptSpan) -> None:
         """Makes an attempt, which must be settled.
@@ -42,6 +44,8 @@ class Attempt(ABC):
         """
         self.target = target
         self.status = 0
+        self.is_whole = False
+        self.empty = False
         self._counts = counts
         self._span = span
         self._upstream: UpstreamResponse | None = None
@@ -74,8 +78,13 @@ class Attempt(ABC):
         """Why choices ended, in the order in which they did."""
         return []
 
-    def settle(self, fault: BaseException | None) -> None:
-        """Ends the attempt. Only the first call counts.
+    @property
+    def cost_usd(self) -> float | None:
+        """What it has cost, in US dollars; None if that is not known."""
+        return self.target.cost_usd(self.usage)
+
+    def settle(self, fault: BaseException | None) -> float | None:
+        """Ends the attempt, and returns what it cost, in US dollars; None if that is not known. Only the first call counts.
 
         The connection is kept for reuse if the answer came to its end, and else closed at once.
 
@@ -89,8 +98,11 @@ class Attempt(ABC):
         if isinstance(fault, GatewayError):
             fault.message = self.target.provider.cleansed(fault.message)
             fault.model = fault.model or self.target.model
-        self._counts.end(outcome_of(fault), usage=self.usage, trace_id=self._span.sampled_trace_id)
+        usage = self.usage
+        cost = self.target.cost_usd(usage)
+        self._counts.end(outcome_of(fault), usage=usage, cost_usd=cost, trace_id=self._span.sampled_trace_id)
         self._span.end(fault, status=self.status)
+        return cost
 
     def may_have_acted(self, error: GatewayError) -> bool:
         """Tells whether the provider may have done what it was asked for, although the attempt failed with `error`."""
@@ -110,6 +122,11 @@ class Attempt(ABC):
             body = await upstream.read(_ERROR_BODY_LIMIT)
             raise faults.of_status(upstream.status, upstream.headers, body, self.target.provider.name)
         return upstream
+
+    def _silent(self) -> GatewayError:
+        """Notes that the answer was empty, and returns the error of that."""
+        self.empty = True
+        return self._broken("ended the answer without any output", ErrorKind.ERROR_KIND_PROVIDER_ERROR)
 
     def _broken(self, what: str, kind: ErrorKind.ValueType) -> GatewayError:
         provider = self.target.provider.name

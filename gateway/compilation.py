@@ -1,6 +1,7 @@
 """Compiles a configuration into what requests are served from: the catalogue and the ring of keys.
 
-It is done at start and at each reload, as a whole: either everything compiles, or what was there stays. Pure: no I/O.
+It is done at start, at each reload and after each round of discovery, as a whole: either everything compiles, or what was there
+stays. Pure: no I/O.
 """
 
 import re
@@ -10,15 +11,16 @@ from yarl import URL
 
 from gateway.access.keys import ApiKey, KeyRing, Principal
 from gateway.config.loading import ConfigError
-from gateway.config.schema import AgentConfig, Config, ModelInfoConfig, ProviderConfig, SelectorConfig
+from gateway.config.schema import AgentConfig, Config, ProviderConfig, SelectorConfig
 from gateway.config.snapshot import Snapshot
 from gateway.config.vendors import VENDORS, Vendor
+from gateway.discovery.auto_agents import auto_agents
+from gateway.discovery.knowledge import Knowledge, informed
 from gateway.local.engine import LocalEndpoint
 from gateway.providers.provider import Provider
 from gateway.providers.timeouts import Timeouts
-from gateway.routing.catalogue import Agent, Catalogue, Target
+from gateway.routing.catalogue import Agent, Catalogue, Target, offered
 from gateway.routing.cooldown import CooldownSettings
-from gateway.routing.facts import ModelFacts, Prices
 from gateway.routing.strategies import STRATEGIES
 
 LOCAL = "local"
@@ -39,16 +41,19 @@ def needs_local_model(config: Config) -> bool:
     return local is not None and local.url is None and local.base_url is None and config.local_engine.base_url is None
 
 
-def compile_catalogue(snapshot: Snapshot, local: LocalEndpoint | None, user_agent: str) -> Catalogue:
+def compile_catalogue(
+    snapshot: Snapshot, local: LocalEndpoint | None, user_agent: str, knowledge: Knowledge | None = None
+) -> Catalogue:
     """Returns the catalogue of a configuration.
 
     Args:
         snapshot: The configuration.
         local: Where the embedded model answers, if it runs.
         user_agent: What providers are told who asks, unless the configuration says it.
+        knowledge: What is known of models beyond it; None for nothing.
 
     Raises:
-        ConfigError: A provider has no address, or an agent is left without a target.
+        ConfigError: A provider has no address, or an agent is left without a target that no discovery can find.
     """
     config = snapshot.config
     problems: list[str] = []
@@ -60,17 +65,24 @@ def compile_catalogue(snapshot: Snapshot, local: LocalEndpoint | None, user_agen
             problems.append(f"providers.{name}: there is no built-in provider of this name, so give its base_url.")
         else:
             providers[name] = provider
+    providers = informed(providers, config, knowledge)
     agents: list[Agent] = []
+    idle: list[str] = []
     all_there = not problems  # else an agent may miss nothing but what is reported already
     for name, agent in config.agents.items():
         targets = tuple(_targets(name, agent, providers))
         if targets:
             agents.append(_agent(name, agent, targets, snapshot.system_prompts.get(name, "")))
+        elif config.discovery.enabled and any(provider.models is None for provider in providers.values()):
+            idle.append(name)  # its models may be found yet
         elif all_there:
             problems.append(f"agents.{name}.models: no provider offers any of them. Add them to a provider's models.")
     if problems:
         raise ConfigError(problems)
-    return Catalogue(list(providers.values()), agents)
+    listed = list(providers.values())
+    if config.discovery.auto_agents:
+        agents += auto_agents(config.discovery.auto_agents_config, offered(listed), taken=config.agents)
+    return Catalogue(listed, agents, idle)
 
 
 def compile_keys(config: Config, client_token: str | None) -> KeyRing:
@@ -156,21 +168,9 @@ def _provider(
         places={"/embeddings": local.embeddings_url} if local and local.embeddings_url else {},
         embedding_models=frozenset(local.embedding_models) if local else frozenset(),
         most_embedding_inputs=configured.max_embedding_inputs or (_LOCAL_INPUTS if local else vendor.max_embedding_inputs),
-        facts={model: _facts(info) for model, info in configured.model_info.items()},
+        listing_style=configured.listing_style or vendor.listing_style,
         secrets=(credential,) if credential else (),
         own_headers=own,
-    )
-
-
-def _facts(configured: ModelInfoConfig) -> ModelFacts:
-    paid = configured.input_cost_per_1m, configured.output_cost_per_1m
-    return ModelFacts(
-        context_window=configured.context_window,
-        max_tokens=configured.max_tokens,
-        capabilities=None if configured.capabilities is None else frozenset(configured.capabilities),
-        prices=None
-        if paid == (None, None)
-        else Prices(paid[0] or 0.0, paid[1] or 0.0, configured.cached_input_cost_per_1m, configured.cache_write_cost_per_1m),
     )
 
 
@@ -214,14 +214,16 @@ def _targets(agent: str, configured: AgentConfig, providers: Mapping[str, Provid
     """Gives an agent's targets in configured order, each once."""
     seen: set[tuple[str, str]] = set()
     for entry in configured.models:
+        required = frozenset[str]() if isinstance(entry, str) else frozenset[str](entry.required_capabilities)
         for provider, model in _expand(entry, providers):
-            if (provider.name, model) not in seen:
+            target = Target.of(provider, model, agent)
+            if (provider.name, model) not in seen and required <= target.capabilities:
                 seen.add((provider.name, model))
-                yield Target.of(provider, model, agent)
+                yield target
 
 
 def _expand(entry: str | SelectorConfig, providers: Mapping[str, Provider]) -> Iterator[tuple[Provider, str]]:
-    """Gives what one entry of an agent's models stands for, among what the providers are configured to offer."""
+    """Gives what one entry of an agent's models stands for, among the models that the providers are known by name to offer."""
     if isinstance(entry, str):
         yield from _named(entry, providers)
         return
@@ -234,23 +236,26 @@ def _expand(entry: str | SelectorConfig, providers: Mapping[str, Provider]) -> I
             if provider.models is None or entry.model in provider.models:
                 yield provider, entry.model
             continue
-        for model in provider.models or ():
+        for model in provider.listed:
             if entry.model_rgx is None or re.search(entry.model_rgx, model):
                 yield provider, model
 
 
 def _named(name: str, providers: Mapping[str, Provider]) -> Iterator[tuple[Provider, str]]:
-    """Gives every provider that lists a model; else the one that its prefix names; else the first without a list."""
+    """Gives every provider that has a model by name; else the one that its prefix names; else the first without a list."""
     listing = [provider for provider in providers.values() if name in (provider.models or ())]
+    found = [provider for provider in providers.values() if provider.models is None and name in provider.found]
+    prefix, slash, model = name.partition("/")
+    provider = providers.get(prefix) if slash and model else None
+    if provider is None or provider in found:
+        listing += found
     if listing:
         yield from ((provider, name) for provider in listing)
         return
-    prefix, slash, model = name.partition("/")
-    provider = providers.get(prefix) if slash and model else None
     if provider is not None and (provider.models is None or model in provider.models):
         yield provider, model
         return
-    for provider in providers.values():
-        if provider.models is None:
-            yield provider, name
-            return
+    takers = [provider for provider in providers.values() if provider.models is None]
+    for provider in [taker for taker in takers if name in taker.known] or takers:
+        yield provider, name
+        return

@@ -37,6 +37,7 @@ class GatewayError(Exception):
         provider: The provider concerned, if there is one.
         model: The model concerned, if there is one.
         retry_after: Seconds after which a retry may succeed.
+        code: A word for programs, where the kind is not enough; None for that of the kind.
         upstream: What the provider said, if the error is the provider's own.
     """
 
@@ -49,6 +50,7 @@ class GatewayError(Exception):
         provider: str | None = None,
         model: str | None = None,
         retry_after: float | None = None,
+        code: str | None = None,
         upstream: UpstreamFacts | None = None,
     ) -> None:
         super().__init__(message)
@@ -58,6 +60,7 @@ class GatewayError(Exception):
         self.provider = provider
         self.model = model
         self.retry_after = retry_after
+        self.code = code
         self.upstream = upstream
 
     @property

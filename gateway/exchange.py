@@ -25,7 +25,9 @@ from gateway import failures
 from gateway.attempt import Attempt
 from gateway.errors import GatewayError
 from gateway.providers.provider import Provider
-from gateway.providers.sender import Sender
+from gateway.providers.send_error import Phase
+from gateway.providers.sender import Sender, SendError
+from gateway.routing.bill import Bill, decimal_text
 from gateway.routing.catalogue import Agent, Catalogue, Route, RoutingState, Target
 from gateway.routing.retry import backoff_seconds
 from gateway.telemetry.recorder import Attempt as AttemptCounts
@@ -129,10 +131,15 @@ class Exchange:
         self._clock = clock
         self._random = randomness or random.Random()  # noqa: S311 (jitter, not a secret)
 
-    async def open(self, operation: Operation[_A], caller: Caller) -> "Answer[_A]":
+    async def open(self, operation: Operation[_A], caller: Caller, *, provider: str = "") -> "Answer[_A]":
         """Asks, and returns the answer once it has begun.
 
         `caller.answer` then says who answers. The answer must be entered, and left once it is done with, which settles it.
+
+        Args:
+            operation: What is asked.
+            caller: Who asks.
+            provider: The only provider that may answer, since it keeps what the request goes on from; empty for any.
 
         Raises:
             GatewayError: There is no answer.
@@ -142,16 +149,21 @@ class Exchange:
         service = operation.service
         route = catalogue.route(operation.model) if operation.model or service is None else catalogue.default_route(service)
         caller.require(route.name)
+        if provider:
+            route = route.only(provider)
         span = operation.span(self._tracing, caller.span)
+        bill = Bill()
         try:
             if route.agent is not None:
                 operation.instruct(route.agent)
-            return await self._answer(operation, caller, route, span)
+            return await self._answer(operation, caller, route, span, bill)
         except BaseException as error:
-            span.end(error, attempts=int(caller.answer.get("x-twinspan-attempts", "0")))
+            span.end(error, attempts=int(caller.answer.get("x-twinspan-attempts", "0")), cost_usd=bill.usd)
             raise
 
-    async def _answer(self, operation: Operation[_A], caller: Caller, route: Route, span: OperationSpan) -> "Answer[_A]":
+    async def _answer(
+        self, operation: Operation[_A], caller: Caller, route: Route, span: OperationSpan, bill: Bill
+    ) -> "Answer[_A]":
         """Makes attempts until one begins to answer."""
         clock = self._clock
         limit = route.targets[0].provider.timeouts.total
@@ -182,7 +194,7 @@ class Exchange:
             try:
                 await attempt.open(self._sender, deadline - clock())
             except GatewayError as error:
-                attempt.settle(error)
+                self._charge(attempt, error, bill, caller)
                 failed.append(Failed(target, error))
                 if _is_out_of_time(error, deadline - clock()):
                     raise out_of_time(failed, deadline - began) from error
@@ -190,16 +202,17 @@ class Exchange:
                 if operation.creates and attempt.may_have_acted(error):
                     raise
             except BaseException as error:
-                attempt.settle(error)
+                self._charge(attempt, error, bill, caller)
                 raise
             else:
                 caller.answer["x-twinspan-provider"] = target.provider.name
                 caller.answer["x-twinspan-model"] = header_text(target.model)
                 caller.answer["x-twinspan-cache-status"] = "BYPASS"
-                if target.provider.free:
-                    caller.answer["x-twinspan-cost-usd"] = "0"
-                return Answer(attempt, span, self, route, number)
-        if len(route.targets) > 1:
+                # What failed attempts cost must not be announced as if it were all, so a stream's cost waits for its end.
+                known_ahead = attempt.is_whole or target.provider.free
+                _tell_cost(caller, bill.with_one_more(attempt.cost_usd) if known_ahead else None)
+                return Answer(attempt, span, self, route, number, bill, caller)
+        if len(route.targets) > 1 and not (failed and all(map(_is_refusal, failed))):
             self._recorder.targets_exhausted()
             raise exhausted(route, failed)
         raise failed[-1].error
@@ -221,8 +234,19 @@ class Exchange:
         if cooldown.failed(now, route.agent.cooldown, error.kind_name, error.retry_after):
             self._recorder.target_cooled_down()
 
-    def settle(self, route: Route, attempt: Attempt, fault: BaseException | None) -> None:
-        """Notes how an answer ended that had begun."""
+    def _charge(self, attempt: Attempt, fault: BaseException | None, bill: Bill, caller: Caller) -> None:
+        """Settles an attempt, and tells the caller what the request has cost by now, if that is known."""
+        cost_usd = attempt.settle(fault)
+        bill.add(cost_usd, consumed=fault is None or attempt.usage is not None)
+        _tell_cost(caller, bill.usd)
+        if attempt.empty:
+            self._recorder.stream_empty()
+        elif isinstance(fault, SendError) and fault.phase is Phase.BODY and fault.kind == ErrorKind.ERROR_KIND_PROVIDER_TIMEOUT:
+            self._recorder.stream_stalled()
+
+    def settle(self, route: Route, attempt: Attempt, fault: BaseException | None, bill: Bill, caller: Caller) -> None:
+        """Settles an answer that had begun, and notes how it ended."""
+        self._charge(attempt, fault, bill, caller)
         target = attempt.target
         if fault is None:
             if route.agent is not None:
@@ -242,11 +266,15 @@ class Answer(Generic[_A]):
     and settles spans and counts.
     """
 
-    __slots__ = ("_attempt", "_attempts", "_exchange", "_route", "_span")
+    __slots__ = ("_attempt", "_attempts", "_bill", "_caller", "_exchange", "_route", "_span")
 
-    def __init__(self, attempt: _A, span: OperationSpan, exchange: Exchange, route: Route, attempts: int) -> None:
+    def __init__(
+        self, attempt: _A, span: OperationSpan, exchange: Exchange, route: Route, attempts: int, bill: Bill, caller: Caller
+    ) -> None:
         self._attempt = attempt
         self._attempts = attempts
+        self._bill = bill
+        self._caller = caller
         self._span = span
         self._exchange = exchange
         self._route = route
@@ -257,8 +285,7 @@ class Answer(Generic[_A]):
 
     def __exit__(self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None) -> None:
         attempt = self._attempt
-        attempt.settle(error)
-        self._exchange.settle(self._route, attempt, error)
+        self._exchange.settle(self._route, attempt, error, self._bill, self._caller)
         if self._span.recording:
             self._span.end(
                 error,
@@ -267,6 +294,7 @@ class Answer(Generic[_A]):
                 info=attempt.info,
                 usage=attempt.usage,
                 finish_reasons=attempt.finish_reasons,
+                cost_usd=self._bill.usd,
             )
 
 
@@ -283,9 +311,21 @@ class Failed:
     error: GatewayError
 
 
+def _tell_cost(caller: Caller, usd: float | None) -> None:
+    if usd is None:
+        caller.answer.pop("x-twinspan-cost-usd", None)
+    else:
+        caller.answer["x-twinspan-cost-usd"] = decimal_text(usd)
+
+
 def header_text(text: str) -> str:
     """Returns a text as headers can carry it: what is not printable ASCII is percent-encoded (RFC 3986 section 2.1)."""
     return text if text.isascii() and text.isprintable() else quote(text, safe=" /:@")
+
+
+def _is_refusal(failed: Failed) -> bool:
+    """Tells whether the gateway itself has refused a request, before the target was asked."""
+    return failed.error.kind == ErrorKind.ERROR_KIND_INVALID_REQUEST and failed.error.upstream is None
 
 
 def _is_out_of_time(error: GatewayError, remaining_seconds: float) -> bool:

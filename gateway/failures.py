@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from twinspan.v1.errors_pb2 import ErrorKind
 
-from gateway.errors import GatewayError
+from gateway.errors import KIND_NAMES, GatewayError
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,9 @@ CLASSES: Mapping[ErrorKind.ValueType, FailureClass] = {
     ErrorKind.ERROR_KIND_PERMISSION_DENIED: _LASTING,
 }
 """The kinds that say something of the target; all others are the request's own."""
+
+BLAMING: frozenset[str] = frozenset(KIND_NAMES[kind] for kind, found in CLASSES.items() if found.blames_target)
+"""The names of the kinds with which the target, and not the request, is at fault."""
 
 
 def may_pass(error: GatewayError, retryable_status_codes: frozenset[int]) -> bool:

@@ -4,18 +4,11 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import msgspec
-
+from gateway.discovery.fetch import list_models
+from gateway.discovery.forms.table import FORMS
 from gateway.errors import GatewayError
 from gateway.providers.provider import Provider
-from gateway.providers.sender import OutboundRequest, Sender, Timeouts
-
-_TIMEOUTS = Timeouts(connect=5.0, first_token=10.0, idle=10.0, total=10.0)
-_MOST_BYTES = 10 * 1024 * 1024
-
-
-class _Listing(msgspec.Struct):
-    data: list[object]
+from gateway.providers.sender import Sender
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +33,10 @@ async def probe(providers: Iterable[Provider]) -> list[Finding]:
 
 
 async def _ask(provider: Provider, sender: Sender) -> Finding:
-    url = provider.url("/models")
-    headers = {name: value for name, value in provider.headers.items() if name != "Content-Type"}
-    request = OutboundRequest(url, headers, b"", _TIMEOUTS, provider.name, "", method="GET")
     try:
-        answer = await sender.send(request)
-        body = await answer.read(_MOST_BYTES)
+        listing = await list_models(provider, sender)
     except GatewayError as error:
-        return Finding(provider.name, ok=False, message=provider.cleansed(error.message))
-    if answer.status in (401, 403):
-        return Finding(provider.name, ok=False, message=f"{url} does not accept the credential (HTTP {answer.status}).")
-    if answer.status != 200:
-        return Finding(provider.name, ok=False, message=f"{url} answered with HTTP {answer.status}. Check base_url.")
-    try:
-        count = len(msgspec.json.decode(body, type=_Listing).data)
-    except msgspec.MsgspecError:
-        return Finding(provider.name, ok=False, message=f"{url} answered with something that is no list of models. Check base_url.")
+        return Finding(provider.name, ok=False, message=error.message)
+    url = FORMS[provider.listing_style].address(provider).partition("?")[0]
+    count = len(listing.models) + listing.dropped
     return Finding(provider.name, ok=True, message=f"{url} lists {count} models.")

@@ -6,7 +6,10 @@ import os
 import sys
 from contextlib import aclosing
 
+from twinspan.v1 import models_pb2
+
 from bridge.cli.client import Client, GrpcClient, Outcome, RestClient, Turn
+from bridge.cli.models import table
 from bridge.cli.problem import Problem
 
 
@@ -35,13 +38,14 @@ def credential(arguments: argparse.Namespace) -> str:
 
 
 async def run_models(arguments: argparse.Namespace) -> None:
-    """Prints the names that may be asked for, one a line."""
+    """Prints what may be asked for, one a line: the names alone with `--quiet`, else with what is known of each."""
     client = connect(arguments)
     try:
-        for name in await client.models():
-            print(name)
+        models = await client.models()
     finally:
         await client.close()
+    for line in [model.id for model in models] if arguments.quiet else table(models):
+        print(line)
 
 
 async def run_chat(arguments: argparse.Namespace) -> None:
@@ -105,4 +109,7 @@ async def _first_model(client: Client) -> str:
     models = await client.models()
     if not models:
         raise Problem("The gateway offers no model to this credential.")
-    return models[0]
+    for model in models:
+        if model.source != models_pb2.MODEL_SOURCE_REGISTRY:
+            return model.id
+    raise Problem("The gateway is not sure which models there are. Name one with --model: `twinspan models` lists them.")

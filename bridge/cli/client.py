@@ -65,8 +65,8 @@ class Client(Protocol):
         """Gives the answer's text, piece by piece, and fills in `outcome`."""
         ...
 
-    async def models(self) -> list[str]:
-        """Returns the names that may be asked for."""
+    async def models(self) -> list[models_pb2.Model]:
+        """Returns the models and agents that may be asked for."""
         ...
 
     async def close(self) -> None:
@@ -116,7 +116,7 @@ class RestClient:
                 f"{self._url} does not answer ({type(error).__name__}). Is the gateway running? Start it: twinspan serve"
             ) from error
 
-    async def models(self) -> list[str]:
+    async def models(self) -> list[models_pb2.Model]:
         """See `Client.models`."""
         try:
             response = await self._http.get(f"{self._url}/v1/models")
@@ -126,7 +126,7 @@ class RestClient:
             ) from error
         if response.status_code != httpx.codes.OK:
             raise rest_problem(response.status_code, response.content)
-        return [model["id"] for model in response.json()["data"]]
+        return [_model(model) for model in response.json()["data"]]
 
     async def close(self) -> None:
         """See `Client.close`."""
@@ -176,17 +176,22 @@ class GrpcClient:
         finally:
             call.cancel()
 
-    async def models(self) -> list[str]:
+    async def models(self) -> list[models_pb2.Model]:
         """See `Client.models`."""
         try:
             response = await self._models.List(models_pb2.ModelsServiceListRequest(), metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise grpc_problem(self._target, error) from error
-        return [model.id for model in response.models]
+        return list(response.models)
 
     async def close(self) -> None:
         """See `Client.close`."""
         await self._channel.close()
+
+
+def _model(listed: dict[str, Any]) -> models_pb2.Model:
+    fields = {name: value for name, value in listed.items() if name in models_pb2.Model.DESCRIPTOR.fields_by_name}
+    return models_pb2.Model(**{**fields, "source": f"MODEL_SOURCE_{listed.get('source', 'unspecified').upper()}"})
 
 
 def _read_chunk(chunk: dict[str, Any], outcome: Outcome) -> list[str]:

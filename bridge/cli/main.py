@@ -76,8 +76,26 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_running("chat", "run_chat"))
 
     command = commands.add_parser("models", help="list what a running gateway offers")
+    command.add_argument("-q", "--quiet", action="store_true", help="print the names alone")
     _add_connection(command)
     command.set_defaults(run=_running("chat", "run_models"))
+
+    command = commands.add_parser("stats", help="show what a running gateway has counted")
+    command.add_argument("--watch", action="store_true", help="show it again and again, until Ctrl-C")
+    command.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="how often, with --watch (default: 1)")
+    command.add_argument("--json", action="store_true", help="show it as JSON, one line a look")
+    _add_connection(command)
+    command.set_defaults(run=_running("stats", "run_stats"))
+
+    command = commands.add_parser("profile", help="profile a running gateway, for `go tool pprof`")
+    command.add_argument(
+        "kind", choices=("profile", "heap", "allocs", "goroutine", "threadcreate", "block", "mutex"), help="what to profile"
+    )
+    command.add_argument("--seconds", type=float, metavar="N", help="over how long (default: 30 for profile, else 5 or 10)")
+    command.add_argument("-o", "--output", metavar="FILE", help="where to write it; - for standard output (default: KIND.pb.gz)")
+    command.add_argument("--text", action="store_true", help="show it as text")
+    _add_connection(command)
+    command.set_defaults(run=_running("profile", "run_profile"))
 
     command = commands.add_parser("batches", help="about batches of a running gateway")
     actions = command.add_subparsers(title="actions", required=True, metavar="ACTION")

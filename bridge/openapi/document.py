@@ -5,9 +5,9 @@ comments; it is checked in, so that serving it costs nothing, and the checks fai
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from google.protobuf.descriptor import Descriptor, MethodDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from twinspan.v1 import annotations_pb2, errors_pb2
 
@@ -98,31 +98,44 @@ def _operation(endpoint: Endpoint, schemas: Schemas) -> Schema:
         "tags": [first.containing_service.name],
         "summary": schemas.description(first.full_name),
         "description": "RPC: " + ", ".join(f"`{rpc.full_name}`" for rpc in endpoint.rpcs),
-        "parameters": _parameters(first, variables, with_query=endpoint.method == "GET", schemas=schemas),
+        "parameters": _parameters(endpoint.rpcs, variables, with_query=endpoint.method == "GET", schemas=schemas),
         "responses": {"200": {"description": "OK", "content": _content(endpoint, schemas)}, "default": _REFERENCE_TO_ERROR},
     }
     if first.GetOptions().Extensions[annotations_pb2.access] == annotations_pb2.ACCESS_PUBLIC:
         operation["security"] = []
-    if endpoint.method == "POST" and any(field.name not in variables for field in first.input_type.fields):
+    if endpoint.method == "POST" and any(_is_said(field) and field.name not in variables for field in first.input_type.fields):
         operation["requestBody"] = {"required": True, "content": {endpoint.takes: {"schema": _body(first, schemas)}}}
     return operation
+
+
+def _is_said(field: FieldDescriptor) -> bool:
+    """Tells whether a field stands in requests over REST."""
+    return bool(field.GetOptions().Extensions[annotations_pb2.json_form] != "false")
 
 
 _REFERENCE_TO_ERROR: Schema = {"$ref": "#/components/responses/Error"}
 
 
-def _parameters(rpc: MethodDescriptor, variables: list[str], *, with_query: bool, schemas: Schemas) -> list[Schema]:
-    parameters: list[Schema] = []
-    for field in rpc.input_type.fields:
+def _parameters(rpcs: Sequence[MethodDescriptor], variables: list[str], *, with_query: bool, schemas: Schemas) -> list[Schema]:
+    """Returns the parameters of a route: the fields of its methods' requests, those of the first one first."""
+    parameters: dict[str, Schema] = {}
+    for field in (field for rpc in rpcs for field in rpc.input_type.fields):
+        if not _is_said(field):
+            continue
         if field.name in variables:
             place: Schema = {"in": "path", "required": True}
         elif with_query:
             place = {"in": "query"}
         else:
             continue
-        description = schemas.description(field.full_name)
-        parameters.append({"name": field.name, **place, "schema": schemas.parameter(field), "description": description})
-    return parameters
+        parameters.setdefault(
+            field.name,
+            {"name": field.name, **place, "schema": schemas.parameter(field), "description": schemas.description(field.full_name)},
+        )
+    if with_query and len(rpcs) > 1:
+        streams = "Whether the answer comes as events."
+        parameters["stream"] = {"name": "stream", "in": "query", "schema": {"type": "boolean"}, "description": streams}
+    return list(parameters.values())
 
 
 def _body(rpc: MethodDescriptor, schemas: Schemas) -> Schema:

@@ -61,19 +61,33 @@ class JsonStreamRoute:
         if not _wants_stream(body):
             return call.json((await call.unary(self._unary, request)).openai_json)
         messages = call.stream(self._stream, self._stream_request(**{self._field: request}))
-        message: Any = await messages.read()
-        await call.note_metadata(messages)
-        async with EventStream(call, self._keepalive_seconds) as events:
-            try:
-                while message is not grpc.aio.EOF:
-                    await events.write(b"".join(map(_event, message.events)))
-                    message = await messages.read()
-            except grpc.aio.AioRpcError as error:
-                failure = errors.of_rpc(error)
-                call.failed(failure)
-                if failure.kind != ErrorKind.ERROR_KIND_CANCELLED:
-                    await events.write(b"event: error\n" * (not self._end) + b"data: " + failure.openai_body() + b"\n\n")
-            return await events.end(self._end)
+        return await deliver(call, messages, self._keepalive_seconds, self._end)
+
+
+async def deliver(
+    call: Call, messages: "grpc.aio.UnaryStreamCall[Any, Any]", keepalive_seconds: float, end: bytes = b""
+) -> web.StreamResponse:
+    """Answers with the events of a streaming RPC, as they come.
+
+    Args:
+        call: The request.
+        messages: The RPC; each of its messages has `events`.
+        keepalive_seconds: After how much silence the stream gets a comment.
+        end: What is written after the last event. A stream without one tells an error by an event of that name.
+    """
+    message: Any = await messages.read()
+    await call.note_metadata(messages)
+    async with EventStream(call, keepalive_seconds) as events:
+        try:
+            while message is not grpc.aio.EOF:
+                await events.write(b"".join(map(_event, message.events)))
+                message = await messages.read()
+        except grpc.aio.AioRpcError as error:
+            failure = errors.of_rpc(error)
+            call.failed(failure)
+            if failure.kind != ErrorKind.ERROR_KIND_CANCELLED:
+                await events.write(b"event: error\n" * (not end) + b"data: " + failure.openai_body() + b"\n\n")
+        return await events.end(end)
 
 
 def _wants_stream(body: bytes) -> bool:

@@ -118,24 +118,29 @@ class Backends:
             GatewayError: NOT_CONFIGURED: the provider is configured no more.
         """
         name = self._config().files.backend
-        return self._own_files if name == OWN else self._provider_files(self._resources(name, caller))
+        return self._own_files if name == OWN else self._provider_files(self.resources(name, caller))
 
     def batches(self, caller: Caller) -> Batches:
         """Returns where a caller's batches are. What is raised is what `files` raises."""
         name = self._config().batches.backend
         if name == OWN:
             return self._own_batches
-        resources = self._resources(name, caller)
+        resources = self.resources(name, caller)
         return ProviderBatches(resources, self._entries, self._provider_files(resources), caller)
 
     def _provider_files(self, resources: Resources) -> ProviderFiles:
         return ProviderFiles(resources, self._entries, self._uploads, lambda: self._config().server.max_upload_bytes)
 
-    def _resources(self, name: str, caller: Caller) -> Resources:
+    def resources(self, name: str, caller: ResourceCaller) -> Resources:
+        """Returns what asks a provider on behalf of a caller.
+
+        Raises:
+            GatewayError: NOT_CONFIGURED: the provider is configured no more.
+        """
         provider = self._catalogue().providers.get(name)
         if provider is None:
             raise GatewayError(
                 ErrorKind.ERROR_KIND_NOT_CONFIGURED,
-                f"The provider '{name}', which keeps the files and batches, is not there. Whoever runs this gateway must add it.",
+                f"The provider '{name}', which keeps what you ask for, is not configured. Whoever runs this gateway must add it.",
             )
         return Resources(provider, self._sender, self._recorder, self._tracing, caller)

@@ -1,7 +1,8 @@
 """The ledger: which key made what at a provider, and what the provider last said of it.
 
 A provider knows one credential, the gateway's; whose a file is among the gateway's own keys stands only here. What was made past
-the gateway is not here, so no key can reach it. Above are the files and batches of a provider; below is `gateway.database`.
+the gateway is not here, so no key can reach it. Above are the files and batches of a provider, and responses, be they a provider's
+or the gateway's own; below is `gateway.database`.
 """
 
 import asyncio
@@ -32,6 +33,8 @@ CREATE TABLE IF NOT EXISTS objects (
     purpose TEXT NOT NULL, expires_at INTEGER, body BLOB NOT NULL, UNIQUE (provider, kind, id)
 ) STRICT;
 CREATE INDEX IF NOT EXISTS objects_by_owner ON objects (provider, kind, owner, number);
+CREATE INDEX IF NOT EXISTS objects_by_id ON objects (id, kind);
+CREATE INDEX IF NOT EXISTS objects_by_expiry ON objects (kind, expires_at) WHERE expires_at IS NOT NULL;
 """
 
 
@@ -40,8 +43,8 @@ class Entry:
     """Something that a key has made at a provider.
 
     Attributes:
-        kind: What it is: `file` or `batch`.
-        provider: Who keeps it.
+        kind: What it is: `file`, `batch` or `response`.
+        provider: Who keeps it; empty for the gateway itself.
         id: What the provider calls it.
         owner: The name of the key that made it.
         purpose: What a file is for; empty for what is none.
@@ -112,6 +115,21 @@ class Ledger:
             ).fetchone()
         )
         return Entry(*row) if row is not None else None
+
+    async def find(self, kind: str, id_: str, owner: str | None) -> Entry | None:
+        """Returns an entry whoever the provider is, the newest if there are several; else as `get` does."""
+        row = await self._run(
+            lambda db: db.execute(
+                "SELECT kind, provider, id, owner, purpose, expires_at, body FROM objects"
+                " WHERE kind = ? AND id = ? AND (?3 IS NULL OR owner = ?3) ORDER BY number DESC LIMIT 1",
+                (kind, id_, owner),
+            ).fetchone()
+        )
+        return Entry(*row) if row is not None else None
+
+    async def forget_expired(self, kind: str, now: int) -> None:
+        """Removes the entries of a kind that have expired."""
+        await self._run(lambda db: db.execute("DELETE FROM objects WHERE kind = ? AND expires_at <= ?", (kind, now)).rowcount)
 
     async def list(
         self,

@@ -25,7 +25,7 @@ from gateway.telemetry.recorder import Call as CallCounts
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.tracing import Span, Tracing
 
-_BODY_LIMIT: Final = 16 * 1024 * 1024
+_BODY_LIMIT: Final = 64 * 1024 * 1024
 _ERROR_BODY_LIMIT: Final = 64 * 1024
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 
@@ -113,6 +113,7 @@ class Resources:
             self._caller.span, provider=provider.name, model="", number=1, url=provider.url(path), method=method
         )
         self._caller.answer["x-twinspan-provider"] = provider.name
+        self._caller.answer["x-twinspan-attempts"] = "1"
         status = 0
         fault: BaseException | None = None
         try:

@@ -6,7 +6,7 @@ Source: https://platform.openai.com/docs/api-reference/batch/request-input and t
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import msgspec
 import orjson
@@ -121,7 +121,7 @@ async def numbered(path: Path, most_bytes: int) -> AsyncGenerator[tuple[int, byt
         OSError: The file cannot be read.
     """
     number, rest = 0, b""
-    with await asyncio.to_thread(path.open, "rb") as file:
+    with await _opened(path) as file:
         while piece := await asyncio.to_thread(file.read, _READ_BYTES):
             *whole, rest = (rest + piece).split(b"\n")
             for raw in whole:
@@ -146,3 +146,13 @@ def unanswered(id_: str, custom_id: str, code: str, message: str) -> bytes:
     """Returns the line of an error file for a line that was never answered."""
     error = {"code": code, "message": message}
     return orjson.dumps({"id": id_, "custom_id": custom_id, "response": None, "error": error}) + b"\n"
+
+
+async def _opened(path: Path) -> BinaryIO:
+    """Opens a file for reading. If the caller is cancelled meanwhile, it is closed again."""
+    opening = asyncio.ensure_future(asyncio.to_thread(path.open, "rb"))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(lambda done: None if done.cancelled() or done.exception() else done.result().close())
+        raise

@@ -26,6 +26,7 @@ from gateway.errors import GatewayError
 from gateway.files.description import BATCH_OUTPUT, Description
 from gateway.files.store import FileStore
 from gateway.identifiers import Identifiers
+from gateway.telemetry.counts import BatchCounts
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class BatchWorker:
         lines: Lines,
         delegation: Delegation,
         *,
+        counts: BatchCounts,
         concurrency: int,
         most_line_bytes: Callable[[], int],
     ) -> None:
@@ -67,10 +69,12 @@ class BatchWorker:
             files: Where their output goes.
             lines: Answers lines.
             delegation: Lets a line run as the key that made its batch.
+            counts: What is counted.
             concurrency: Most lines of all batches at a time.
             most_line_bytes: Returns how long a line may be.
         """
         self.lines = lines
+        self._counts = counts
         self._store = store
         self._files = files
         self._delegation = delegation
@@ -91,6 +95,7 @@ class BatchWorker:
         if id_ not in self._tasks and not self._stopping.is_set():
             self._cancelled[id_] = asyncio.Event()
             self._tasks[id_] = task = asyncio.create_task(self._run(id_))
+            self._counts.active += 1
             task.add_done_callback(lambda _: self._forget(id_))
 
     def cancel(self, id_: str) -> None:
@@ -123,6 +128,7 @@ class BatchWorker:
             return
 
     def _forget(self, id_: str) -> None:
+        self._counts.active -= 1
         self._tasks.pop(id_, None)
         self._cancelled.pop(id_, None)
 
@@ -215,15 +221,27 @@ class BatchWorker:
 
     async def _answer_lines(self, batch: Batch) -> None:
         done = await self._store.answered_lines(batch.id)
-        async with asyncio.TaskGroup() as group, aclosing(self._numbered(batch)) as lines:
-            async for number, raw in lines:
-                if number in done:
-                    continue
-                await self._slots.acquire()
-                if self._stopping.is_set():
-                    self._slots.release()
-                    return
-                group.create_task(self._answer_line(batch, number, raw)).add_done_callback(lambda _: self._slots.release())
+        pending = batch.total - len(done)
+        self._counts.pending += pending
+
+        def ended(_: "asyncio.Task[None]") -> None:
+            nonlocal pending
+            pending -= 1
+            self._counts.pending -= 1
+            self._slots.release()
+
+        try:
+            async with asyncio.TaskGroup() as group, aclosing(self._numbered(batch)) as lines:
+                async for number, raw in lines:
+                    if number in done:
+                        continue
+                    await self._slots.acquire()
+                    if self._stopping.is_set():
+                        self._slots.release()
+                        return
+                    group.create_task(self._answer_line(batch, number, raw)).add_done_callback(ended)
+        finally:
+            self._counts.pending -= pending
 
     async def _answer_line(self, batch: Batch, number: int, raw: bytes) -> None:
         line = read_line(raw, batch.endpoint)
@@ -231,6 +249,7 @@ class BatchWorker:
         if answer is not None:
             ok = 200 <= answer.status < 300
             await self._store.record(batch.id, number, answered(self._ids.new(), line.custom_id, answer), ok=ok)
+            self._counts.answered(ok=ok)
 
     async def _answer(self, batch: Batch, url: str, body: bytes) -> Answer | None:
         """Returns what came of a request; None if the gateway stops before that is known."""

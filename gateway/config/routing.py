@@ -21,6 +21,7 @@ from gateway.config.section import (
 
 AuthStyle: TypeAlias = Literal["bearer", "bearer+x-goog", "anthropic", "azure", "none"]
 RerankStyle: TypeAlias = Literal["cohere", "jina", "voyage"]
+ListingStyle: TypeAlias = Literal["openai", "anthropic", "gemini", "ollama", "openrouter", "cohere"]
 Strategy: TypeAlias = Literal["round-robin", "fallback", "sticky", "weighted", "latency", "cost", "least-busy"]
 Capability: TypeAlias = Literal[
     "stream_options",
@@ -123,6 +124,8 @@ class ProviderConfig(Section):
     """How the credential is sent."""
     rerank_style: RerankStyle | None = None
     """In whose form it is asked to rerank."""
+    listing_style: ListingStyle | None = None
+    """In whose form it lists its models. Without it: the built-in provider's own, else OpenAI's."""
     format_urls: Annotated[dict[str, HttpUrl], LATER] = Field(default_factory=dict)
     """Addresses by format."""
     timeout_seconds: Seconds | None = None
@@ -140,7 +143,7 @@ class ProviderConfig(Section):
     accounts: tuple[AccountConfig, ...] = ()
     """Several credentials; so far the first API key of them is used."""
     models: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = ()
-    """The models it offers; without any it is taken to offer every model that is asked for."""
+    """The models it offers, and no others. Without any it is taken to offer every model that is asked for."""
     model_info: dict[Annotated[str, Field(min_length=1, max_length=256)], ModelInfoConfig] = Field(default_factory=dict)
     """What is known of its models, by name; it goes before what is found out."""
     headers: Headers = Field(default_factory=dict)
@@ -164,7 +167,7 @@ class ProviderConfig(Section):
 
 
 class SelectorConfig(Section):
-    """What picks targets among the models that providers are configured to offer."""
+    """What picks targets among the models that providers are configured to offer, found to have or known to have."""
 
     provider: Name | None = None
     """A provider's name."""
@@ -184,8 +187,8 @@ class SelectorConfig(Section):
     """Most tokens of an answer."""
     weight: Annotated[float, Field(ge=0), LATER] = 1
     """Its share, with the strategy `weighted`."""
-    required_capabilities: Annotated[tuple[Capability, ...], LATER] = ()
-    """What the model must be able to do."""
+    required_capabilities: tuple[Capability, ...] = ()
+    """What the model must be able to do: by what is known of itself, else by what its provider can."""
 
     @model_validator(mode="after")
     def _picks_something(self) -> "SelectorConfig":
@@ -264,19 +267,6 @@ class AgentConfig(Section):
         if self.system_prompt and self.system_prompt_file is not None:
             raise ValueError("give system_prompt or system_prompt_file, not both")
         return self
-
-
-class DiscoveryConfig(Section):
-    """Finding out which models providers have."""
-
-    enabled: bool = False
-    """Whether providers are asked."""
-    auto_agents: bool = False
-    """Whether agents are made from what is found."""
-    auto_agents_config: dict[str, Any] = Field(default_factory=dict)
-    """How."""
-    refresh_seconds: Seconds = 3600
-    """Seconds between two rounds."""
 
 
 class LocalEngineConfig(Section):

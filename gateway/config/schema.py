@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
+from gateway.config.discovery import DiscoveryConfig
 from gateway.config.pipeline import (
     BouncerConfig,
     CompactionConfig,
@@ -16,7 +17,6 @@ from gateway.config.pipeline import (
 )
 from gateway.config.routing import (
     AgentConfig,
-    DiscoveryConfig,
     GovernanceConfig,
     LocalEngineConfig,
     ModelInfoConfig,
@@ -113,7 +113,7 @@ class Config(Section):
     """How older messages make room."""
     response_cache: Annotated[ResponseCacheConfig | None, LATER] = None
     """Answers that are given again."""
-    discovery: Annotated[DiscoveryConfig | None, LATER] = None
+    discovery: DiscoveryConfig = Field(default_factory=DiscoveryConfig)
     """Finding out which models providers have."""
     mcp_servers: Annotated[dict[Name, McpServerConfig], LATER] = Field(default_factory=dict)
     """Servers of tools, by name."""

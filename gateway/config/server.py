@@ -78,8 +78,8 @@ class TelemetryConfig(Section):
 class DebugConfig(Section):
     """What helps to look into a running gateway."""
 
-    pprof_enabled: Annotated[bool, LATER] = False
-    """Whether profiles are served."""
+    pprof_enabled: bool = False
+    """Whether profiles are served at `/debug/pprof/`, to administrators."""
 
 
 class StateConfig(Section):

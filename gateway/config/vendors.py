@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from gateway.config.routing import AuthStyle, Capability, RerankStyle
+from gateway.config.routing import AuthStyle, Capability, ListingStyle, RerankStyle
 
 _BASIC: Final[tuple[Capability, ...]] = ("stream_options", "tool_choice_auto", "content_arrays", "tool_calls")
 
@@ -24,6 +24,7 @@ class Vendor:
         auth_style: How the credential is sent.
         capabilities: What it can do.
         max_embedding_inputs: How many inputs it embeds at once, as its documentation says.
+        listing_style: In whose form it lists its models.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Vendor:
     capabilities: frozenset[Capability] = frozenset(_BASIC)
     rerank_style: RerankStyle = "cohere"
     max_embedding_inputs: int = 2048
+    listing_style: ListingStyle = "openai"
 
 
 def _can(*more: Capability, without: tuple[Capability, ...] = ()) -> frozenset[Capability]:
@@ -46,7 +48,14 @@ _ALL = (
         "OPENAI_API_KEY",
         capabilities=_can("audio", "completions", "embeddings", "images", "moderations", "responses", "reasoning", "vision"),
     ),
-    Vendor("anthropic", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", "anthropic", _can("reasoning", "vision")),
+    Vendor(
+        "anthropic",
+        "https://api.anthropic.com/v1",
+        "ANTHROPIC_API_KEY",
+        "anthropic",
+        _can("reasoning", "vision"),
+        listing_style="anthropic",
+    ),
     Vendor(
         "gemini",
         "https://generativelanguage.googleapis.com/v1beta/openai",
@@ -54,6 +63,7 @@ _ALL = (
         "bearer+x-goog",
         _can("embeddings", "images", "reasoning", "vision"),
         max_embedding_inputs=100,
+        listing_style="gemini",
     ),
     Vendor(
         "azure",
@@ -106,6 +116,7 @@ _ALL = (
         "https://openrouter.ai/api/v1",
         "OPENROUTER_API_KEY",
         capabilities=_can("completions", "embeddings", "responses", "reasoning", "vision"),
+        listing_style="openrouter",
     ),
     Vendor(
         "perplexity",
@@ -119,6 +130,7 @@ _ALL = (
         "COHERE_API_KEY",
         capabilities=_can("embeddings", "rerank", "reasoning", without=("content_arrays", "tool_choice_auto")),
         max_embedding_inputs=96,
+        listing_style="cohere",
     ),
     Vendor("jina", "https://api.jina.ai/v1", "JINA_API_KEY", capabilities=frozenset({"embeddings", "rerank"}), rerank_style="jina"),
     Vendor(
@@ -143,6 +155,7 @@ _ALL = (
         "http://127.0.0.1:11434/v1",
         None,
         capabilities=_can("completions", "embeddings", "reasoning", "vision", without=("tool_choice_auto",)),
+        listing_style="ollama",
     ),
     Vendor(
         "vllm",

@@ -13,6 +13,7 @@ one is sent again if a pooled connection turned out to be closed. Above is `gate
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Final, Protocol
 from urllib.parse import quote, unquote_plus
@@ -138,7 +139,8 @@ class Forwarder:
             caller.answer["x-twinspan-model"] = order.model
         caller.answer["x-twinspan-attempts"] = "1"
         caller.answer["x-twinspan-cache-status"] = "BYPASS"
-        passage = _Passage(caller, requests, waiting, length, self._max_upload_bytes())
+        count = partial(self._recorder.body_forwarded, provider=order.provider.name)
+        passage = _Passage(caller, requests, waiting, length, self._max_upload_bytes(), count)
         fault: BaseException | None = None
         try:
             request = _request(order, origin, length, span.headers, caller.remaining_seconds())
@@ -195,8 +197,10 @@ class _Passage:
         waiting: proxy_pb2.ForwardRequest | None,
         length: int | None,
         most_bytes: int,
+        count: Callable[[str, int], None],
     ) -> None:
         self.head: Head | None = None
+        self._count = count
         self._caller = caller
         self._requests = requests
         self._waiting = waiting
@@ -264,6 +268,7 @@ class _Passage:
         self.head = head
         await self._write_head(head)
         while piece := await exchange.next_piece():
+            self._count("received", len(piece))
             await caller.write(proxy_pb2.ForwardResponse(body=piece))
         if trailers := rules.answered_trailers(exchange.trailers):
             await caller.write(proxy_pb2.ForwardResponse(trailers=proxy_pb2.ForwardTrailers(headers=_headers(trailers))))
@@ -285,6 +290,7 @@ class _Passage:
                         raise _too_large(self._most_bytes)
                     if self._length is not None and sent > self._length:
                         raise _wrong_length(self._length)
+                    self._count("sent", len(piece))
                     await exchange.write(piece)
                 case "trailers":
                     trailers = [(header.name, header.value) for header in message.trailers.headers]
@@ -325,9 +331,10 @@ class _Passage:
             self.head = head
             await self._write_head(head)
             while piece := await exchange.next_piece():
+                self._count("received", len(piece))
                 await self._caller.write(proxy_pb2.ForwardResponse(body=piece))
             return
-        relay = SocketRelay(exchange, head, request)
+        relay = SocketRelay(exchange, head, request, self._count)
         self.head = head
         await self._write_head(head)
         await relay.run(self._messages(), self._caller.write)

@@ -37,8 +37,14 @@ def handshake() -> rules.Headers:
 class SocketRelay:
     """Passes frames on, both ways, until either side closes."""
 
-    def __init__(self, exchange: RawExchange, head: Head, request: RawRequest) -> None:
+    def __init__(self, exchange: RawExchange, head: Head, request: RawRequest, count: Callable[[str, int], None]) -> None:
         """Takes over the connection of an answer with status 101.
+
+        Args:
+            exchange: The connection.
+            head: The answer's head.
+            request: What was asked.
+            count: Takes the direction, `sent` or `received`, and the length of every frame.
 
         Raises:
             GatewayError: The provider did not agree on what it was asked for.
@@ -51,6 +57,7 @@ class SocketRelay:
                 provider=request.provider,
             )
         self._socket = UpstreamSocket(exchange)
+        self._count = count
 
     async def run(self, messages: AsyncIterator[proxy_pb2.ForwardRequest], write: Callable[[Message], Awaitable[None]]) -> None:
         """Passes frames on until both sides have closed, or the provider is gone.
@@ -62,6 +69,7 @@ class SocketRelay:
         upload.add_done_callback(lambda done: None if done.cancelled() or done.exception() is None else self._socket.abort())
         try:
             while (frame := await self._socket.next_frame()) is not None:
+                self._count("received", len(frame.data))
                 await write(proxy_pb2.ForwardResponse(frame=_to_message(frame)))
                 if frame.kind is FrameKind.CLOSE:
                     break
@@ -77,6 +85,7 @@ class SocketRelay:
             if message.WhichOneof("part") != "frame":
                 raise rules.refused("A WebSocket has frames, and nothing else.", "part")
             frame = _of_message(message.frame)
+            self._count("sent", len(frame.data))
             await self._socket.send(frame)
             if frame.kind is FrameKind.CLOSE:
                 return

@@ -156,6 +156,7 @@ class ChatAttempt(Attempt):
             if self.text is None:
                 self._reader.read_whole(body, self.first)
             self._done = True
+            self.is_whole = not stream
             self._counts.chunk(self._span.sampled_trace_id)
         else:
             self.first = await self._next_events(self._span.sampled_trace_id) or self.first
@@ -200,9 +201,11 @@ class ChatAttempt(Attempt):
             self._done = True
             if reader.has_output and not reader.finish_reasons:  # a missing `[DONE]` is forgiven, a missing end is not
                 raise self._broken("broke off in the middle of the answer", ErrorKind.ERROR_KIND_NETWORK_ERROR)
-        if self._done and not reader.has_output and not reader.finish_reasons and self.target.provider.empty_stream_as_error:
-            response.Clear()
-            raise self._broken("ended the answer without any output", ErrorKind.ERROR_KIND_PROVIDER_ERROR)
+        if self._done and not reader.has_output and not reader.finish_reasons:
+            self.empty = True
+            if self.target.provider.empty_stream_as_error:
+                response.Clear()
+                raise self._silent()
 
 
 def _is_json(upstream: UpstreamResponse) -> bool:

@@ -156,7 +156,7 @@ class EmbeddingsAttempt(JsonAttempt):
                 self._deliver(parts)
         except (ValueError, TypeError, OverflowError):
             raise self._broken("sent embeddings that cannot be read", ErrorKind.ERROR_KIND_PROVIDER_ERROR) from None
-        self._done = True
+        self._done = self.is_whole = True
         self._counts.chunk(self._span.sampled_trace_id)
 
     def _deliver(self, parts: Sequence[Part]) -> None:

@@ -19,6 +19,7 @@ from gateway.attempt import Attempt
 from gateway.errors import GatewayError
 from gateway.operations import json_text
 from gateway.operations.json_operation import invalid, usage_of
+from gateway.operations.usage_watch import UsageWatch
 from gateway.providers import form_data
 from gateway.providers.provider import Provider
 from gateway.providers.sender import OutboundRequest, Sender, Timeouts
@@ -191,7 +192,7 @@ class FormAttempt(Attempt):
         first: Its first bytes, once it is open.
     """
 
-    __slots__ = ("_form", "_url", "_usage", "content_type", "first")
+    __slots__ = ("_form", "_url", "_usage", "_watch", "content_type", "first")
 
     def __init__(self, target: Target, counts: AttemptCounts, span: AttemptSpan, url: str, form: Form) -> None:
         """Makes an attempt to get a form answered there; the rest as for `Attempt`."""
@@ -201,11 +202,12 @@ class FormAttempt(Attempt):
         self._url = url
         self._form = form
         self._usage: content_pb2.Usage | None = None
+        self._watch = UsageWatch(self.content_type)
 
     @property
     def usage(self) -> content_pb2.Usage | None:
         """See `Attempt.usage`."""
-        return self._usage
+        return self._usage or self._watch.usage
 
     def may_have_acted(self, error: GatewayError) -> bool:
         """See `Attempt.may_have_acted`; what was sent of a form cannot be sent again either."""
@@ -233,6 +235,7 @@ class FormAttempt(Attempt):
         )
         self.content_type = upstream.headers.get("content-type") or _UNKNOWN
         if not self.content_type.startswith("application/json"):
+            self._watch = UsageWatch(self.content_type)
             self.first = await self.next()
             return
         self.first = await upstream.read(_BODY_LIMIT)
@@ -240,7 +243,7 @@ class FormAttempt(Attempt):
             self._usage = usage_of(json_text.scan(self.first).get("usage"))
         except ValueError:
             raise self._broken("sent something that is not a JSON object", ErrorKind.ERROR_KIND_PROVIDER_ERROR) from None
-        self._done = True
+        self._done = self.is_whole = True
         self._counts.chunk(self._span.sampled_trace_id)
 
     async def next(self) -> bytes:
@@ -253,6 +256,7 @@ class FormAttempt(Attempt):
             return b""
         assert self._upstream is not None  # noqa: S101 (for the type checker: `open` has set it)
         piece = await self._upstream.next_piece()
+        self._watch.see(piece)
         if piece:
             self._counts.chunk(self._span.sampled_trace_id)
         else:

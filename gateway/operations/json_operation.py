@@ -7,7 +7,7 @@ are `json_text`, which knows messages, and the attempt.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 import orjson
@@ -28,6 +28,7 @@ from gateway.telemetry.recorder import Attempt as AttemptCounts
 from gateway.telemetry.tracing import AttemptSpan, OperationSpan, Span, Tracing
 
 _BODY_LIMIT = 64 * 1024 * 1024
+_NULL: Final = Raw(b"null")
 _TYPE_NAMES = {
     "str": "a string",
     "bool": "a boolean",
@@ -79,6 +80,22 @@ class JsonResponse(Protocol):
     openai_json: bytes
 
 
+class WholeAnswer(Protocol):
+    """An answer that is one JSON object.
+
+    Attributes:
+        body: The object.
+        fields: Its fields, unread.
+    """
+
+    body: bytes
+    fields: json_text.Fields
+
+    @property
+    def usage(self) -> content_pb2.Usage | None:
+        """What it consumed; None if the provider did not say."""
+
+
 _R = TypeVar("_R", bound=JsonResponse)
 
 
@@ -89,11 +106,16 @@ async def ask(exchange: Exchange, kind: Kind, request: JsonRequest, response: _R
         GatewayError: There is no answer.
     """
     with await exchange.open(JsonOperation(kind, request), caller) as attempt:
-        answer, fields, usage = attempt.body, attempt.fields, attempt.usage
+        return put(attempt, request, response)
+
+
+def put(answer: "WholeAnswer", request: JsonRequest, response: _R) -> _R:
+    """Puts an answer into `response` in the form that the caller takes, and returns it."""
     if request.accept_openai_json:
-        response.openai_json = answer
+        response.openai_json = answer.body
         return response
     message: Any = response
+    fields, usage = answer.fields, answer.usage
     if "usage" in message.DESCRIPTOR.fields_by_name and usage is not None:
         del fields["usage"]
         message.usage.CopyFrom(usage)
@@ -102,15 +124,20 @@ async def ask(exchange: Exchange, kind: Kind, request: JsonRequest, response: _R
 
 
 class JsonOperation:
-    """A request of some kind."""
+    """A request of some kind.
 
-    __slots__ = ("_checked", "_fields", "_kind", "_request", "model")
+    Attributes:
+        raw: The request's fields but the model, unread, once it is checked.
+    """
+
+    __slots__ = ("_checked", "_fields", "_kind", "_request", "model", "raw")
 
     def __init__(self, kind: Kind, request: JsonRequest) -> None:
         """Takes what is asked; `check` looks at it."""
         self.model = ""
         self._kind = kind
         self._request = request
+        self.raw: json_text.Fields = {}
         self._fields: dict[str, Any] = {}
         self._checked: Any = None
 
@@ -138,6 +165,7 @@ class JsonOperation:
         self._checked = checked
         self.model = getattr(checked, "model", None) or ""
         fields.pop("model", None)
+        self.raw = fields
         self._fields = {name: Fragment(bytes(raw)) for name, raw in fields.items()}
 
     def fields_of(self, request: Any) -> dict[str, Any]:
@@ -211,7 +239,7 @@ class JsonAttempt(Attempt):
             raise self._broken("sent something that is not a JSON object", ErrorKind.ERROR_KIND_PROVIDER_ERROR) from None
         self.body = body
         self._usage = usage_of(self.fields.get("usage"))
-        self._done = True
+        self._done = self.is_whole = True
         self._counts.chunk(self._span.sampled_trace_id)
 
     def address(self) -> str:
@@ -232,12 +260,29 @@ class JsonAttempt(Attempt):
         )
 
 
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+class _Details(msgspec.Struct, frozen=True):
+    cached_tokens: _Count | None = None
+    cache_creation_tokens: _Count | None = None
+    reasoning_tokens: _Count | None = None
+
+
 class _Usage(msgspec.Struct):
     prompt_tokens: int = 0
     input_tokens: int = 0
     completion_tokens: int = 0
     output_tokens: int = 0
     total_tokens: int = 0
+    prompt_tokens_details: Raw = _NULL
+    input_tokens_details: Raw = _NULL
+    completion_tokens_details: Raw = _NULL
+    output_tokens_details: Raw = _NULL
+
+
+_DETAILS: msgspec.json.Decoder[_Details | None] = msgspec.json.Decoder(_Details | None)
+_NO_DETAILS: Final = _Details()
 
 
 def usage_of(raw: Raw | None) -> content_pb2.Usage | None:
@@ -253,7 +298,28 @@ def usage_of(raw: Raw | None) -> content_pb2.Usage | None:
         return None
     read, written, total = counts
     read = read or max(0, total - written)
-    return content_pb2.Usage(input_tokens=read, output_tokens=written, total_tokens=total or read + written)
+    of_input = _details(said.prompt_tokens_details, said.input_tokens_details)
+    of_output = _details(said.completion_tokens_details, said.output_tokens_details)
+    return content_pb2.Usage(
+        input_tokens=read,
+        output_tokens=written,
+        total_tokens=total or read + written,
+        cached_input_tokens=of_input.cached_tokens,
+        cache_creation_input_tokens=of_input.cache_creation_tokens,
+        reasoning_tokens=of_output.reasoning_tokens,
+    )
+
+
+def _details(*said: Raw) -> _Details:
+    """Returns the first details that say anything; what cannot be read says nothing."""
+    for raw in said:
+        try:
+            details = _DETAILS.decode(raw)
+        except msgspec.MsgspecError:
+            continue
+        if details is not None:
+            return details
+    return _NO_DETAILS
 
 
 def _wrong_type(error: msgspec.ValidationError) -> GatewayError:

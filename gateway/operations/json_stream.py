@@ -6,7 +6,7 @@ error, its `type`, and what was consumed. Above are the services; below are the 
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 from msgspec import Raw
@@ -49,6 +49,23 @@ _EVENT = msgspec.json.Decoder(_Event)
 _RESPONSE = msgspec.json.Decoder(_Told | None)
 
 
+class StreamedAnswer(Protocol):
+    """An answer that comes as events.
+
+    Attributes:
+        first: The first events; never empty.
+    """
+
+    first: list[events_pb2.JsonEvent]
+
+    @property
+    def usage(self) -> content_pb2.Usage | None:
+        """What was consumed so far; None if the provider has not said."""
+
+    async def next(self) -> list[events_pb2.JsonEvent]:
+        """Waits for the events that come next, and returns them; none after the last."""
+
+
 async def stream(exchange: Exchange, kind: Kind, request: Any, response: Callable[..., Any], call: RpcCall) -> None:
     """Writes the events of an answer to the caller, as they come, in messages of the class `response`.
 
@@ -56,14 +73,23 @@ async def stream(exchange: Exchange, kind: Kind, request: Any, response: Callabl
         GatewayError: There is no answer, or it broke off.
     """
     with await exchange.open(JsonStream(kind, request), call) as attempt:
-        await call.announce()
-        events = attempt.first
-        while events:
-            message = response(events=events)
-            if attempt.usage is not None:
-                message.usage.CopyFrom(attempt.usage)
-            await call.write(message)
-            events = await attempt.next()
+        await write(attempt, response, call)
+
+
+async def write(answer: "StreamedAnswer", response: Callable[..., Any], call: RpcCall) -> None:
+    """Writes the events of an answer that has begun, as `stream` does.
+
+    Raises:
+        GatewayError: It broke off.
+    """
+    await call.announce()
+    events = answer.first
+    while events:
+        message = response(events=events)
+        if (usage := answer.usage) is not None:
+            message.usage.CopyFrom(usage)
+        await call.write(message)
+        events = await answer.next()
 
 
 class JsonStream(JsonOperation):
@@ -118,7 +144,7 @@ class JsonStreamAttempt(JsonAttempt):
         else:
             self.first = await self.next()
         if not self.first:
-            raise self._broken("ended the answer without any output", ErrorKind.ERROR_KIND_PROVIDER_ERROR)
+            raise self._silent()
 
     async def next(self) -> list[events_pb2.JsonEvent]:
         """Waits for the events that come next, and returns them; none after the last.

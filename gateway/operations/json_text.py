@@ -22,6 +22,7 @@ Fields: TypeAlias = dict[str, Raw]
 
 _CARRYING = frozenset({"openai_json", "accept_openai_json"})
 _EXTRA = "extra"
+_NULL = Raw(b"null")
 _OBJECT: msgspec.json.Decoder[Fields] = msgspec.json.Decoder(Fields)
 _JSON = msgspec.json.Decoder(Raw)
 _OBJECTS: msgspec.json.Decoder[list[Fields] | None] = msgspec.json.Decoder(list[Fields] | None)
@@ -90,7 +91,7 @@ def fill(message: Message, fields: Fields) -> None:
     readers = _readers(message.DESCRIPTOR)
     for name, raw in fields.items():
         reader = readers.get(name)
-        if raw == b"null":
+        if raw == _NULL:
             continue
         try:
             if reader is not None:

@@ -7,11 +7,11 @@ from typing import Any, Final, cast
 
 import msgspec
 from msgspec import Raw
-from twinspan.v1 import audio_pb2
-from twinspan.v1.errors_pb2 import ErrorKind
+from twinspan.v1 import audio_pb2, content_pb2
 
 from gateway.exchange import Exchange
 from gateway.operations.json_operation import JsonAttempt, JsonOperation, Kind
+from gateway.operations.usage_watch import UsageWatch
 from gateway.providers.sender import OutboundRequest, Sender, Timeouts
 from gateway.routing.catalogue import Target
 from gateway.rpc.call import RpcCall
@@ -65,21 +65,28 @@ class SpeechAttempt(JsonAttempt):
         first: Its first bytes, once it is open; never empty then.
     """
 
-    __slots__ = ("content_type", "first")
+    __slots__ = ("_watch", "content_type", "first")
 
     def __init__(self, target: Target, counts: AttemptCounts, span: AttemptSpan, kind: Kind, asked: dict[str, Any]) -> None:
         """Makes an attempt to get these fields answered; the rest as for `Attempt`."""
         super().__init__(target, counts, span, kind, asked)
         self.content_type = _UNKNOWN
         self.first = b""
+        self._watch = UsageWatch(self.content_type)
+
+    @property
+    def usage(self) -> content_pb2.Usage | None:
+        """See `Attempt.usage`: a stream of events may tell it, plain audio does not."""
+        return self._watch.usage
 
     async def open(self, sender: Sender, remaining_seconds: float) -> None:
         """See `Attempt.open`: it returns with the first bytes."""
         upstream = await self._send(sender, self._outbound(self._asked, remaining_seconds))
         self.content_type = upstream.headers.get("content-type") or _UNKNOWN
+        self._watch = UsageWatch(self.content_type)
         self.first = await self.next()
         if not self.first:
-            raise self._broken("ended the answer without any output", ErrorKind.ERROR_KIND_PROVIDER_ERROR)
+            raise self._silent()
 
     async def next(self) -> bytes:
         """Waits for the bytes that come next, and returns them; none after the last.
@@ -89,6 +96,7 @@ class SpeechAttempt(JsonAttempt):
         """
         assert self._upstream is not None  # noqa: S101 (for the type checker: `open` has set it)
         piece = await self._upstream.next_piece()
+        self._watch.see(piece)
         if piece:
             self._counts.chunk(self._span.sampled_trace_id)
         else:

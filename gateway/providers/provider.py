@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from yarl import URL
 
 from gateway.providers.sender import Timeouts
-from gateway.routing.facts import ModelFacts
+from gateway.routing.facts import NOTHING_KNOWN, KnownModels
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,9 @@ class Provider:
         url_text: The same as text.
         headers: What every request to it carries, its credential included.
         facts: What is known of its models, by their names.
+        found: The models that it was found to have, if it has no list of its own; it may have others too.
+        known: The models that such a provider has in general, if it has no list and was not asked.
+        listing_style: In whose form it lists its models, such as `openai`.
         own_headers: What a request carries that is forwarded as it is: the credential, and what is configured.
         models: The models it offers; None if it is taken to offer any.
         timeouts: How long each phase of a request may last. `total` bounds all attempts of a request together.
@@ -51,9 +54,17 @@ class Provider:
     embedding_models: frozenset[str] = frozenset()
     most_embedding_inputs: int = 2048
     rerank_style: str = "cohere"
-    facts: Mapping[str, ModelFacts] = field(default_factory=dict, repr=False)
+    found: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+    listing_style: str = "openai"
+    facts: KnownModels = field(default=NOTHING_KNOWN, compare=False, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     own_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """The models that it is known by name to offer."""
+        return self.models if self.models is not None else self.found or self.known
 
     def url(self, path: str) -> str:
         """Returns the address of an endpoint; `path` begins with a slash."""

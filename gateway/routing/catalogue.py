@@ -1,12 +1,14 @@
 """The catalogue: every name that a request may give for its model, and the targets behind it.
 
-It is compiled from one configuration and never changes; a reload makes another. What is learnt while serving (cooldowns, turns of
-round-robin) lives outside it, in `RoutingState`, and so outlives a reload.
+It is compiled from one configuration, and from what is known of the providers' models, and never changes; a reload makes another,
+and so does a round of discovery. What is learnt while serving (cooldowns, turns of round-robin) lives outside it, in
+`RoutingState`, and so outlives both.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from twinspan.v1.content_pb2 import Usage
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.errors import GatewayError
@@ -41,12 +43,25 @@ class Target:
     @classmethod
     def of(cls, provider: Provider, model: str, agent: str = "") -> "Target":
         """Returns a target with what is known of its model."""
-        return cls(provider, model, agent, provider.facts.get(model, UNKNOWN))
+        return cls(provider, model, agent, provider.facts.of(model))
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What the model can do, as far as anybody says; else what its provider can."""
+        own = self.facts.capabilities
+        return frozenset(self.provider.capabilities) if own is None else own
 
     @property
     def key(self) -> tuple[str, str, str]:
         """Agent, provider and model: what tells targets apart in state, metrics and statistics."""
         return (self.agent, self.provider.name, self.model)
+
+    def cost_usd(self, usage: Usage | None) -> float | None:
+        """Returns what a request cost that consumed this, in US dollars; None if the price is not known, or what was consumed."""
+        if self.provider.free:
+            return 0.0
+        prices = self.facts.prices
+        return None if prices is None or usage is None else prices.cost(usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +87,6 @@ class Agent:
     system_prompt: str = ""
     force_system_prompt: bool = False
     description: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A name in the catalogue, for those who ask what there is.
-
-    Attributes:
-        id: The name.
-        owned_by: The provider's name, or `twinspan` for an agent.
-        target: The first target behind the name.
-    """
-
-    id: str
-    owned_by: str
-    target: Target
 
 
 @dataclass(slots=True)
@@ -137,6 +137,22 @@ class Route:
         """How often one target is tried again before the next."""
         return self.agent.max_retries if self.agent else 0
 
+    def only(self, provider: str) -> "Route":
+        """Returns the part of the route that leads to one provider.
+
+        Raises:
+            GatewayError: None does.
+        """
+        targets = tuple(target for target in self.targets if target.provider.name == provider)
+        if not targets:
+            raise GatewayError(
+                ErrorKind.ERROR_KIND_INVALID_REQUEST,
+                f"What this request goes on from is with the provider '{provider}', which does not offer '{self.name}' here."
+                " Name a model of that provider, or send the whole conversation.",
+                param="model",
+            )
+        return replace(self, targets=targets)
+
     def plan(self, state: RoutingState, now: float) -> Sequence[Target]:
         """Returns the targets in the order in which they are to be tried; those that cool down are left out.
 
@@ -149,20 +165,56 @@ class Route:
         return [target for target in ordered if state.cooldown(target).available(now)] or ordered
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A name in the catalogue, for those who ask what there is.
+
+    Attributes:
+        id: The name.
+        owned_by: The provider's name, or `twinspan` for an agent.
+        target: The first target behind the name.
+        source: Whether it is an `agent`, or a model that is `configured`, was `discovered`, or is in the `registry` alone.
+    """
+
+    id: str
+    owned_by: str
+    target: Target
+    source: str
+
+    @classmethod
+    def of(cls, route: Route) -> "Listing":
+        """Returns what a route is listed as."""
+        target = route.targets[0]
+        provider = target.provider
+        if route.agent is not None:
+            return cls(route.name, "twinspan", target, "agent")
+        if provider.models is not None:
+            return cls(route.name, provider.name, target, "configured")
+        return cls(route.name, provider.name, target, "discovered" if provider.found else "registry")
+
+
 class Catalogue:
     """All agents and models of one configuration."""
 
-    def __init__(self, providers: Sequence[Provider], agents: Sequence[Agent]) -> None:
-        """Compiles the names; the order of providers and agents is that of the configuration, and it decides between equals."""
+    def __init__(self, providers: Sequence[Provider], agents: Sequence[Agent], idle: Iterable[str] = ()) -> None:
+        """Compiles the names; the order of providers and agents is that of the configuration, and it decides between equals.
+
+        Args:
+            providers: Who answers.
+            agents: Names for several targets.
+            idle: Agents that are configured but have no target at present.
+        """
         self.agents: Mapping[str, Agent] = {agent.name: agent for agent in agents}
         self.providers: Mapping[str, Provider] = {provider.name: provider for provider in providers}
         self._open = tuple(provider for provider in providers if provider.models is None)
-        models: dict[str, list[Target]] = {}
-        for provider in providers:
-            for model in provider.models or ():
-                models.setdefault(model, []).append(Target.of(provider, model))
-        self._routes = {name: Route(name, None, tuple(targets)) for name, targets in models.items()}
+        self._idle = frozenset(idle)
+        self._routes = {name: Route(name, None, tuple(targets)) for name, targets in offered(providers).items()}
         self._routes |= {agent.name: Route(agent.name, agent, agent.targets) for agent in agents}
+        for name in self._idle:
+            self._routes.pop(name, None)
+        self._listings = {
+            name: Listing.of(route) for name, route in sorted(self._routes.items(), key=lambda item: item[1].agent is None)
+        }
 
     def route(self, name: str) -> Route:
         """Returns where a request for `name` goes.
@@ -171,11 +223,17 @@ class Catalogue:
         first provider, in configured order, that has no list: such a provider is taken to offer anything.
 
         Raises:
-            GatewayError: The name is empty, too long, or nobody offers it.
+            GatewayError: The name is empty, too long, or nobody offers it; or it is an agent's that has no target at present.
         """
         route = self._routes.get(name)
         if route is not None:
             return route
+        if name in self._idle:
+            raise GatewayError(
+                ErrorKind.ERROR_KIND_NOT_CONFIGURED,
+                f"No provider is known to offer any model of the agent '{name}' at present. Try again later, or another model.",
+                param="model",
+            )
         if not name:
             raise GatewayError(
                 ErrorKind.ERROR_KIND_INVALID_REQUEST,
@@ -221,9 +279,36 @@ class Catalogue:
             )
         return Route("", None, (Target(candidates[0], ""),))
 
-    def listings(self) -> list[Listing]:
-        """Returns every name there is: agents first, then models, each in configured order."""
-        return [
-            Listing(route.name, "twinspan" if route.agent else route.targets[0].provider.name, route.targets[0])
-            for route in sorted(self._routes.values(), key=lambda route: route.agent is None)
-        ]
+    def listings(self) -> Iterable[Listing]:
+        """Returns every name there is: agents first, then models that are configured, found, and known; in configured order."""
+        return self._listings.values()
+
+    def listing(self, name: str) -> Listing | None:
+        """Returns what there is of this name; None if there is nothing."""
+        return self._listings.get(name)
+
+
+def offered(providers: Sequence[Provider]) -> dict[str, list[Target]]:
+    """Returns who offers each model that is listed: configured ones first, then those found, then those only known in general.
+
+    A name that is found may begin as `provider/model` does for another provider of this gateway. Then it means that one's, and the
+    found model is listed with its own provider's name before it.
+    """
+    names = {provider.name for provider in providers}
+    models: dict[str, list[Target]] = {}
+    for provider in providers:
+        for model in provider.models or ():
+            models.setdefault(model, []).append(Target.of(provider, model))
+    for provider in providers:
+        for model in provider.found:
+            models.setdefault(_unambiguous(model, provider, names), []).append(Target.of(provider, model))
+    for provider in providers:
+        for model in provider.known:
+            # Nobody asked the provider, so it is worth a first try, but no second one after another provider's failure.
+            models.setdefault(_unambiguous(model, provider, names), [Target.of(provider, model)])
+    return models
+
+
+def _unambiguous(model: str, provider: Provider, names: Collection[str]) -> str:
+    prefix, slash, _ = model.partition("/")
+    return f"{provider.name}/{model}" if slash and prefix in names and prefix != provider.name else model

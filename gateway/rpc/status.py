@@ -72,6 +72,8 @@ def _facts(error: GatewayError, request_id: str) -> dict[str, str]:
         facts["provider"] = error.provider
     if error.model:
         facts["model"] = error.model
+    if error.code:
+        facts["code"] = error.code
     if error.upstream:
         facts["http_status"] = str(error.upstream.status)
         for name in ("type", "param", "code"):

@@ -1,7 +1,7 @@
 """ModelsService: the names that a caller may ask for."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twinspan.v1 import models_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
@@ -23,20 +23,19 @@ class ModelsService:
         self, request: models_pb2.ModelsServiceListRequest, call: RpcCall
     ) -> models_pb2.ModelsServiceListResponse:
         """Lists what the caller's key may use."""
-        size, start = request.page_size, _offset(request.page_token)
-        if size < 0:
-            raise GatewayError(ErrorKind.ERROR_KIND_INVALID_REQUEST, "'page_size' must not be negative.", param="page_size")
-        models = [_model(listing) for listing in self._catalogue().listings() if call.allows(listing.id)]
-        end = start + min(size, _LARGEST_PAGE) if size else len(models)
+        listings = [listing for listing in self._catalogue().listings() if call.allows(listing.id)]
+        start, end = _page(request, listings)
         return models_pb2.ModelsServiceListResponse(
-            models=models[start:end], next_page_token=_token(end) if end < len(models) else ""
+            models=[_model(listing) for listing in listings[start:end]],
+            next_page_token=_token(end) if end < len(listings) else "",
+            has_more=start > 0 if request.before_id else end < len(listings),
         )
 
     async def Get(self, request: models_pb2.ModelsServiceGetRequest, call: RpcCall) -> models_pb2.Model:  # noqa: N802 (the RPC's name)
         """Returns one model or agent."""
-        for listing in self._catalogue().listings():
-            if listing.id == request.id and call.allows(listing.id):
-                return _model(listing)
+        listing = self._catalogue().listing(request.id)
+        if listing is not None and call.allows(listing.id):
+            return _model(listing)
         raise GatewayError(
             ErrorKind.ERROR_KIND_MODEL_NOT_FOUND,
             f"The model '{request.id[:MODEL_NAME_LIMIT]}' does not exist here. GET /v1/models lists those there are.",
@@ -45,7 +44,46 @@ class ModelsService:
 
 
 def _model(listing: Listing) -> models_pb2.Model:
-    return models_pb2.Model(id=listing.id, owned_by=listing.owned_by, capabilities=sorted(listing.target.provider.capabilities))
+    facts = listing.target.facts
+    prices = facts.prices
+    return models_pb2.Model(
+        id=listing.id,
+        created=facts.created,
+        owned_by=listing.owned_by,
+        context_window=facts.context_window,
+        max_tokens=facts.max_tokens,
+        capabilities=sorted(listing.target.capabilities),
+        input_cost_per_1m=prices.input if prices else None,
+        output_cost_per_1m=prices.output if prices else None,
+        cached_input_cost_per_1m=prices.cached_input if prices else None,
+        source=models_pb2.ModelSource.Value(f"MODEL_SOURCE_{listing.source.upper()}"),
+    )
+
+
+def _page(request: models_pb2.ModelsServiceListRequest, listings: Sequence[Listing]) -> tuple[int, int]:
+    """Returns where the page begins and ends that is asked for.
+
+    Raises:
+        GatewayError: There is none such.
+    """
+    if request.page_size < 0:
+        raise _invalid("page_size", "must not be negative.")
+    if sum(map(bool, (request.page_token, request.after_id, request.before_id))) > 1:
+        raise _invalid("page_token", "cannot stand beside 'after_id' or 'before_id', nor these two together: give one of them.")
+    count = len(listings)
+    size = min(request.page_size, _LARGEST_PAGE) or count
+    if request.before_id:
+        end = _place("before_id", request.before_id, listings)
+        return max(0, end - size), end
+    start = _place("after_id", request.after_id, listings) + 1 if request.after_id else _offset(request.page_token)
+    return start, min(start + size, count)
+
+
+def _place(field: str, name: str, listings: Sequence[Listing]) -> int:
+    for place, listing in enumerate(listings):
+        if listing.id == name:
+            return place
+    raise _invalid(field, "is not the id of a model in this list. The list may have changed: begin it anew.")
 
 
 def _token(offset: int) -> str:
@@ -60,9 +98,9 @@ def _offset(token: str) -> int:
     except ValueError:
         offset = -1
     if offset < 0:
-        raise GatewayError(
-            ErrorKind.ERROR_KIND_INVALID_REQUEST,
-            "'page_token' is not one that this service gave out.",
-            param="page_token",
-        )
+        raise _invalid("page_token", "is not one that this service gave out.")
     return offset
+
+
+def _invalid(field: str, what: str) -> GatewayError:
+    return GatewayError(ErrorKind.ERROR_KIND_INVALID_REQUEST, f"'{field}' {what}", param=field)

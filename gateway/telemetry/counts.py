@@ -7,6 +7,7 @@ callers.
 
 from collections import deque
 
+from gateway.failures import BLAMING
 from gateway.telemetry.histogram import Histogram
 
 OTHER = "other"
@@ -21,6 +22,12 @@ CANCELLED = "cancelled"
 RECENT_LIMIT = 512
 """How many durations a target keeps for its percentiles."""
 
+HEALTH_LIMIT = 100
+"""How many outcomes tell how a provider is."""
+
+LAG_LIMIT = 1200
+"""How many samples of the event loop's lag are kept: those of ten minutes."""
+
 # The bounds that the GenAI semantic conventions ask for, so that one histogram serves Prometheus and OTLP.
 OPERATION_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 TTFT_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -29,6 +36,64 @@ TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304,
 INTER_TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
 LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+
+class ProviderCounts:
+    """How a provider is, as its attempts show.
+
+    Attributes:
+        recent: Durations of the last attempts that worked, oldest first.
+        failures: Of the last attempts that say something of the provider, which failed by its fault; oldest first.
+        last_error: The kind of the last such failure; empty if there was none.
+        last_error_at: When it was, on the recorder's clock.
+        last_success_at: When an attempt last worked, on the recorder's clock; None if none has.
+    """
+
+    __slots__ = ("failures", "last_error", "last_error_at", "last_success_at", "recent")
+
+    def __init__(self) -> None:
+        self.recent: deque[float] = deque(maxlen=RECENT_LIMIT)
+        self.failures: deque[bool] = deque(maxlen=HEALTH_LIMIT)
+        self.last_error = ""
+        self.last_error_at = 0.0
+        self.last_success_at: float | None = None
+
+    def ended(self, error: str | None, seconds: float, now: float) -> None:
+        """Notes how an attempt ended; errors that are the request's own, or the caller's, say nothing of the provider."""
+        if error is None:
+            self.recent.append(seconds)
+            self.failures.append(False)
+            self.last_success_at = now
+        elif error in BLAMING:
+            self.failures.append(True)
+            self.last_error = error
+            self.last_error_at = now
+
+
+class BatchCounts:
+    """What the batches of this gateway have done since start.
+
+    Attributes:
+        active: Batches under way.
+        pending: Requests of theirs that are not answered yet.
+        completed: Requests that were answered with success.
+        failed: Requests that were answered with a failure.
+    """
+
+    __slots__ = ("active", "completed", "failed", "pending")
+
+    def __init__(self) -> None:
+        self.active = 0
+        self.pending = 0
+        self.completed = 0
+        self.failed = 0
+
+    def answered(self, *, ok: bool) -> None:
+        """Counts an answered request."""
+        if ok:
+            self.completed += 1
+        else:
+            self.failed += 1
 
 
 class TargetCounts:
@@ -43,6 +108,8 @@ class TargetCounts:
         ttft: Seconds from an attempt's start to its first chunk.
         inter_token: Seconds between chunks.
         cost_usd: What it cost, where the price is known.
+        unpriced: Attempts that consumed something whose price is not known.
+        health: How the provider is.
         input_usage: Tokens read per attempt; None unless OTLP metrics are on.
         output_usage: Tokens written per attempt; None unless OTLP metrics are on.
     """
@@ -54,6 +121,7 @@ class TargetCounts:
         "cache_miss_tokens",
         "cost_usd",
         "durations",
+        "health",
         "input_tokens",
         "input_usage",
         "inter_token",
@@ -64,12 +132,14 @@ class TargetCounts:
         "reasoning_tokens",
         "recent",
         "ttft",
+        "unpriced",
     )
 
-    def __init__(self, agent: str, provider: str, model: str, *, usage_histograms: bool = False) -> None:
+    def __init__(self, agent: str, provider: str, model: str, health: ProviderCounts, *, usage_histograms: bool = False) -> None:
         self.agent = agent
         self.provider = provider
         self.model = model
+        self.health = health
         self.durations: dict[str, Histogram] = {}
         self.recent: deque[float] = deque(maxlen=RECENT_LIMIT)
         self.ttft = Histogram(TTFT_SECONDS)
@@ -81,6 +151,7 @@ class TargetCounts:
         self.cache_miss_tokens = 0
         self.cache_creation_tokens = 0
         self.cost_usd = 0.0
+        self.unpriced = 0
         self.input_usage = Histogram(TOKENS) if usage_histograms else None
         self.output_usage = Histogram(TOKENS) if usage_histograms else None
 
@@ -131,9 +202,9 @@ class LabelCounts:
         self.values: dict[tuple[str, ...], int] = {}
         self._limit = limit
 
-    def add(self, *labels: str) -> None:
-        """Counts one."""
+    def add(self, *labels: str, amount: int = 1) -> None:
+        """Counts one, or as many as are given."""
         values = self.values
         if labels not in values and len(values) >= self._limit:
             labels = (OTHER,) * len(labels)
-        values[labels] = values.get(labels, 0) + 1
+        values[labels] = values.get(labels, 0) + amount

@@ -14,12 +14,13 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-from gateway.telemetry.counts import OPERATION_SECONDS, TargetCounts
+from gateway.telemetry.counts import OPERATION_SECONDS, BatchCounts, TargetCounts
 from gateway.telemetry.histogram import Histogram, merged
 from gateway.telemetry.recorder import Recorder
 
 _METHOD = ("service", "method")
 _TARGET = ("model", "agent", "provider")
+_TOO_LONG = "context_exceeded"
 
 
 class GatewayCollector(Collector):
@@ -50,6 +51,7 @@ class GatewayCollector(Collector):
         yield from self._calls()
         yield from _targets(list(self._recorder.targets.values()))
         yield from self._events()
+        yield from _batches(self._recorder.batches)
         yield from self._process()
 
     def _calls(self) -> Iterator[Metric]:
@@ -73,9 +75,21 @@ class GatewayCollector(Collector):
     def _events(self) -> Iterator[Metric]:
         recorder = self._recorder
         for name, text, labels, table in (
+            (
+                "forwarded_bytes",
+                "Bytes of bodies and frames that were forwarded as they are.",
+                ("direction", "provider"),
+                recorder.forwarded,
+            ),
             ("errors", "RPCs that failed, by error kind.", ("kind", "provider"), recorder.errors),
             ("stream_interrupts", "Streams that broke after their first event.", ("reason",), recorder.stream_interrupts),
             ("auth_failure", "Requests without a known credential.", ("type",), recorder.auth_failures),
+            (
+                "model_discovery",
+                "Lists of models that providers were asked for.",
+                ("provider", "result"),
+                recorder.model_discoveries,
+            ),
             ("auth_denials", "Requests that their credential does not allow.", ("reason",), recorder.auth_denials),
         ):
             family = CounterMetricFamily(f"twinspan_{name}", text, labels=labels)
@@ -143,6 +157,12 @@ def _targets(targets: list[TargetCounts]) -> Iterator[Metric]:
             lambda target: target.errors,
         ),
         ("cost_usd", "What requests cost in US dollars, where the price is known.", lambda target: target.cost_usd),
+        (
+            "unpriced_requests",
+            "Requests to providers that consumed something whose price is not known.",
+            lambda target: target.unpriced,
+        ),
+        ("reasoning_tokens", "Tokens spent on reasoning, which are among the output.", lambda target: target.reasoning_tokens),
     )
     for name, text, value in counters:
         family = CounterMetricFamily(f"twinspan_{name}", text, labels=_TARGET)
@@ -161,6 +181,9 @@ def _targets(targets: list[TargetCounts]) -> Iterator[Metric]:
     cached.add_metric(("creation",), sum(target.cache_creation_tokens for target in targets))
     yield tokens
     yield cached
+    too_long = sum(found.count for target in targets if (found := target.durations.get(_TOO_LONG)) is not None)
+    text = "Requests to providers that were longer than the model's context."
+    yield CounterMetricFamily("twinspan_context_limit_errors", text, value=too_long)
     histograms: tuple[tuple[str, str, Callable[[TargetCounts], Histogram]], ...] = (
         ("upstream_request_duration", "Time from a request to a provider to the end of its answer.", _duration),
         ("ttft", "Time from a request to a provider to the first piece of its answer.", lambda target: target.ttft),
@@ -171,6 +194,15 @@ def _targets(targets: list[TargetCounts]) -> Iterator[Metric]:
         for target in targets:
             _add(durations, _labels(target), histogram(target))
         yield durations
+
+
+def _batches(counts: BatchCounts) -> Iterator[Metric]:
+    yield GaugeMetricFamily("twinspan_batches_active", "Batches under way.", value=counts.active)
+    yield GaugeMetricFamily("twinspan_batch_lines_pending", "Requests of batches under way that wait.", value=counts.pending)
+    lines = CounterMetricFamily("twinspan_batch_lines", "Requests of batches that were answered.", labels=("result",))
+    lines.add_metric(("completed",), counts.completed)
+    lines.add_metric(("failed",), counts.failed)
+    yield lines
 
 
 def _labels(target: TargetCounts) -> tuple[str, str, str]:

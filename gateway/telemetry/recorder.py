@@ -7,11 +7,23 @@ microsecond, since it only adds to plain numbers (`gateway.telemetry.counts`). N
 
 import time
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable
 
 from twinspan.v1.content_pb2 import Usage
 
-from gateway.telemetry.counts import LAG_SECONDS, OK, OPERATION_SECONDS, OTHER, LabelCounts, MethodCounts, TargetCounts
+from gateway.telemetry.counts import (
+    LAG_LIMIT,
+    LAG_SECONDS,
+    OK,
+    OPERATION_SECONDS,
+    OTHER,
+    BatchCounts,
+    LabelCounts,
+    MethodCounts,
+    ProviderCounts,
+    TargetCounts,
+)
 from gateway.telemetry.histogram import Histogram
 
 _METHOD_LIMIT = 200
@@ -56,21 +68,22 @@ class Attempt:
         histogram.sum += gap
 
     def end(
-        self, error: str | None = None, *, usage: Usage | None = None, cost_usd: float = 0.0, trace_id: str | None = None
+        self, error: str | None = None, *, usage: Usage | None = None, cost_usd: float | None = None, trace_id: str | None = None
     ) -> None:
         """Ends the attempt; only the first call counts.
 
         Args:
             error: The error's kind, such as `rate_limited`; `cancelled` if the caller went away; None if it worked.
             usage: What the provider said it consumed, also if the attempt failed.
-            cost_usd: What that costs, if the price is known.
+            cost_usd: What that costs, in US dollars; None if the price is not known.
             trace_id: The trace, if it is sampled: it becomes the exemplar of the attempt's duration.
         """
         target = self._target
         if target is None:
             return
         self._target = None
-        self.seconds = seconds = self._clock() - self._started
+        now = self._clock()
+        self.seconds = seconds = now - self._started
         if self._call is not None:
             self._call.upstream_seconds += seconds
         outcome = error or OK
@@ -79,9 +92,13 @@ class Attempt:
             durations = target.durations[outcome] = Histogram(OPERATION_SECONDS)
         durations.observe(seconds, trace_id)
         target.recent.append(seconds)
-        target.cost_usd += cost_usd
+        target.health.ended(error, seconds, now)
         if usage is not None:
             _add_usage(target, usage)
+        if cost_usd is not None:
+            target.cost_usd += cost_usd
+        elif usage is not None:
+            target.unpriced += 1
 
 
 class Call:
@@ -136,7 +153,11 @@ class Recorder:
         auth_failures: Requests without a known credential, by type.
         auth_denials: Requests that their credential does not allow, by reason.
         stream_interrupts: Streams that broke after their first event, by reason.
+        forwarded: Bytes of forwarded bodies, by direction and provider.
+        providers: How providers are, by name.
+        batches: What batches have done.
         loop_lag: Seconds by which the event loop was late.
+        recent_lags: The last of them, oldest first.
     """
 
     def __init__(
@@ -157,7 +178,12 @@ class Recorder:
         self.auth_failures = LabelCounts()
         self.auth_denials = LabelCounts()
         self.stream_interrupts = LabelCounts()
+        self.forwarded = LabelCounts()
+        self.providers: dict[str, ProviderCounts] = {}
+        self.batches = BatchCounts()
+        self.model_discoveries = LabelCounts()
         self.loop_lag = Histogram(LAG_SECONDS)
+        self.recent_lags: deque[float] = deque(maxlen=LAG_LIMIT)
         self.auth_successes = 0
         self.retries = 0
         self.panics = 0
@@ -217,6 +243,21 @@ class Recorder:
         """Tells that a provider ended a stream without saying anything."""
         self.streams_empty += 1
 
+    def body_forwarded(self, direction: str, size_bytes: int, provider: str) -> None:
+        """Tells that a piece of a body, or a frame, was forwarded as it is.
+
+        Args:
+            direction: `sent` to the provider, or `received` from it.
+            size_bytes: How long it was.
+            provider: The provider's name.
+        """
+        self.forwarded.add(direction, provider, amount=size_bytes)
+
+    def loop_was_late(self, seconds: float) -> None:
+        """Tells by how much the event loop was late."""
+        self.loop_lag.observe(seconds)
+        self.recent_lags.append(seconds)
+
     def target_cooled_down(self) -> None:
         """Tells that an agent passes over a target from now on."""
         self.cooldowns += 1
@@ -245,6 +286,15 @@ class Recorder:
         """
         self.auth_denials.add(reason)
 
+    def models_discovered(self, provider: str, result: str) -> None:
+        """Tells that a provider was asked for its models.
+
+        Args:
+            provider: The provider's name.
+            result: `ok`, or the error's kind.
+        """
+        self.model_discoveries.add(provider, result)
+
     def _method(self, name: str) -> MethodCounts:
         if len(self.methods) >= _METHOD_LIMIT:
             name = f"/{OTHER}/{OTHER}"
@@ -260,7 +310,8 @@ class Recorder:
             agent = provider = model = OTHER
         target = self.targets.get((agent, provider, model))
         if target is None:
-            target = TargetCounts(agent, provider, model, usage_histograms=self._usage_histograms)
+            health = self.providers.setdefault(provider, ProviderCounts())
+            target = TargetCounts(agent, provider, model, health, usage_histograms=self._usage_histograms)
             self.targets[agent, provider, model] = target
         return target
 

@@ -20,4 +20,4 @@ async def watch_event_loop(recorder: Recorder, interval_seconds: float = 0.5) ->
         due = loop.time() + interval_seconds
         await asyncio.sleep(interval_seconds)
         # A loop rounds its timers and may wake a little too early.
-        recorder.loop_lag.observe(max(0.0, loop.time() - due))
+        recorder.loop_was_late(max(0.0, loop.time() - due))

@@ -133,6 +133,7 @@ class OperationSpan(Span):
         info: chat_pb2.ResponseInfo | None = None,
         usage: content_pb2.Usage | None = None,
         finish_reasons: Iterable[content_pb2.FinishReason.ValueType] = (),
+        cost_usd: float | None = None,
     ) -> None:
         """Ends the span; whatever is known of the answer is given also if it failed.
 
@@ -143,10 +144,13 @@ class OperationSpan(Span):
             info: What identifies the answer.
             usage: What it consumed.
             finish_reasons: Why each choice ended, in order.
+            cost_usd: What all attempts cost, in US dollars; None if that is not known.
         """
         if not self.recording:
             return
         attributes = of_answer(provider, attempts, info, usage, finish_reasons)
+        if cost_usd is not None:
+            attributes["twinspan.cost_usd"] = cost_usd
         error_type, description = _describe(error)
         self._finish(attributes, error_type, failed=error_type != CANCELLED, description=description)
 

@@ -54,7 +54,7 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Add
         upstream.plays(by_path({"/v1/chat/completions": calls_a_tool, **OTHERS}))
         acme = {"base_url": upstream.base_url, "api_key": "k", "models": ["omni-moderation-latest", "tool-caller", *MEDIA_MODELS]}
         providers = {"local": {}, "acme": acme}
-        configure(directory, upstream.base_url, providers=providers)
+        configure(directory, upstream.base_url, providers=providers, debug={"pprof_enabled": True})
         async with started("serve", cwd=directory, TWINSPAN_SECRETS_DIR=str(directory / "secrets")) as process:
             url = (await process.until(r"^REST\s+(http\S+)/v1"))[1]
             target = (await process.until(r"^gRPC\s+(\S+)"))[1]

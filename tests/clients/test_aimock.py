@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 from twinspan.v1 import embeddings_pb2
@@ -20,13 +21,13 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("node") is None or not (NODE / "node_modules").is_dir(), reason="Node is not installed"),
 ]
 
-MODEL, CHAT_MODEL = "text-embedding-3-small", "gpt-4o-mini"
-CAN = ["stream_options", "tool_calls", "embeddings", "moderations", "responses"]
+MODEL, CHAT_MODEL, NATIVE = "text-embedding-3-small", "gpt-4o-mini", "gpt-4.1-mini"
+CAN = ["stream_options", "tool_calls", "embeddings", "moderations"]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def aimock() -> AsyncIterator[str]:
-    """Runs aimock and gives its address."""
+    """Runs aimock, and gives its address."""
     process = await asyncio.create_subprocess_exec(
         "node", NODE / "aimock.mjs", cwd=NODE, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
@@ -34,7 +35,8 @@ async def aimock() -> AsyncIterator[str]:
     assert process.stdout is not None
     try:
         async with asyncio.timeout(20):
-            yield (await process.stdout.readline()).decode().strip()
+            url = (await process.stdout.readline()).decode().strip()
+        yield url
     finally:
         process.stdin.close()
         await process.wait()
@@ -44,7 +46,9 @@ async def aimock() -> AsyncIterator[str]:
 async def twinspan(aimock: str) -> AsyncIterator[Running]:
     """Runs a gateway over aimock, which takes 4 inputs at once as far as the gateway knows."""
     acme = {"base_url": f"{aimock}/v1", "api_key": "k", "models": [MODEL, CHAT_MODEL], "max_embedding_inputs": 4}
-    async with running(configuration(aimock, providers={"acme": acme | {"capabilities": CAN}})) as started:
+    native = {"base_url": f"{aimock}/v1", "api_key": "k", "models": [NATIVE], "capabilities": ["stream_options", "responses"]}
+    providers = {"acme": acme | {"capabilities": CAN}, "native": native}
+    async with running(configuration(aimock, providers=providers)) as started:
         yield started
 
 
@@ -98,10 +102,11 @@ async def test_a_batch_of_embeddings_gets_what_the_same_requests_get(twinspan: R
     assert twinspan.complaints() == []
 
 
-async def test_the_sdk_reads_a_response_whole_and_streamed(twinspan: Running) -> None:
+@pytest.mark.parametrize("model", [NATIVE, MODEL], ids=["by its Responses API", "by its chat"])
+async def test_the_sdk_reads_a_response_whole_and_streamed(twinspan: Running, model: str) -> None:
     async with twinspan.openai() as client:
-        answer = await client.responses.create(model=MODEL, input="Say hello.")
-        stream = await client.responses.create(model=MODEL, input="Say hello.", stream=True)
+        answer = await client.responses.create(model=model, input="Say hello.")
+        stream = await client.responses.create(model=model, input="Say hello.", stream=True)
         events = [event async for event in stream]
     assert answer.output_text == "Hello from aimock."
     assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == answer.output_text
@@ -145,3 +150,16 @@ async def test_the_sdk_keeps_a_file_and_runs_a_batch_at_aimock(keeping: Running)
         assert {item.id async for item in client.files.list()} == {file.id, batch.output_file_id}
         assert (await client.files.delete(file.id)).deleted
     assert keeping.complaints() == []
+
+
+async def test_the_models_that_it_lists_are_found_and_answer(aimock: str) -> None:
+    sections = configuration(aimock, providers={"acme": {"base_url": f"{aimock}/v1", "api_key": "k"}}, discovery={"enabled": True})
+    async with running(sections) as found, httpx.AsyncClient(base_url=aimock) as direct:
+        theirs = [model["id"] for model in (await direct.get("/v1/models", headers={"Authorization": "Bearer k"})).json()["data"]]
+        async with found.openai() as client:
+            assert [model.id async for model in client.models.list()] == theirs
+            assert theirs
+            messages = [{"role": "user", "content": "Say hello."}]
+            answer = await found.chat({"model": theirs[0], "stream": False, "messages": messages})
+        assert answer.json()["choices"][0]["message"]["content"] == "Hello from aimock."
+        assert found.complaints() == []

@@ -147,7 +147,9 @@ async def test_a_bridge_without_a_core_is_not_ready_and_says_so(tmp_path: Path) 
 
 @pytest.mark.parametrize("surface", ["--url", "--grpc"])
 async def test_chat_streams_an_answer_over_either_surface(upstream: Upstream, tmp_path: Path, surface: str) -> None:
-    configure(tmp_path, upstream.base_url)
+    info = {MODEL: {"context_window": 128_000, "input_cost_per_1m": 0.5, "output_cost_per_1m": 1.5}}
+    acme = {"base_url": upstream.base_url, "models": [MODEL], "model_info": info}
+    configure(tmp_path, upstream.base_url, providers={"acme": acme})
     upstream.plays(says("Hel", "lo!"))
     async with started("serve", cwd=tmp_path, **secrets(tmp_path)) as process:
         url = await rest_url(process)
@@ -162,7 +164,21 @@ async def test_chat_streams_an_answer_over_either_surface(upstream: Upstream, tm
         assert [message["content"] for message in upstream.requests[-1].body["messages"]] == ["One", "Hello!", "Two"]
         assert upstream.requests[-1].body["max_tokens"] == 7
         models = await run("models", *where, cwd=tmp_path, TWINSPAN_TOKEN=TOKEN)
-        assert models.out == f"{MODEL}\n"
+        assert models.out.splitlines()[0].split() == [
+            "model",
+            "by",
+            "context",
+            "output",
+            "in",
+            "$/1M",
+            "cached",
+            "out",
+            "$/1M",
+            "can",
+        ]
+        assert models.out.splitlines()[1].split()[:7] == [MODEL, "acme", "128,000", "-", "0.5", "-", "1.5"]
+        assert "tool_calls" in models.out
+        assert (await run("models", "-q", *where, cwd=tmp_path, TWINSPAN_TOKEN=TOKEN)).out == f"{MODEL}\n"
         wrong = await run("chat", *where, "--model", "nobody", "Hi", cwd=tmp_path, TWINSPAN_TOKEN=TOKEN)
         assert wrong.code == 1
         assert "nobody" in wrong.err

@@ -5,7 +5,7 @@ Chats have a suite of their own in `test_parity`, in more detail; what is here h
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,19 @@ KEYS = [
     {"name": "reader", "token": READER, "roles": ["read-only"]},
     {"name": "narrow", "token": NARROW, "allowed_endpoints": ["GET /v1/models"]},
 ]
+
+
+def acme(upstream: Upstream) -> dict[str, Any]:
+    """Returns the provider, which has the Responses API, unlike one of which nothing is said."""
+    return {
+        "acme": {"base_url": upstream.base_url, "api_key": "upstream-secret-key", "models": [MODEL], "capabilities": ["responses"]}
+    }
+
+
+@pytest.fixture
+async def twinspan(upstream: Upstream) -> AsyncIterator[Running]:
+    async with running_over(upstream, providers=acme(upstream)) as started:
+        yield started
 
 
 @dataclass(frozen=True)
@@ -308,7 +321,7 @@ async def test_a_failure_is_the_same_on_every_surface(twinspan: Running, upstrea
 async def test_a_key_that_may_not_gets_nowhere_on_any_surface(
     upstream: Upstream, route: Route, token: str | None, status: int, kind: str
 ) -> None:
-    async with running_over(upstream, api_keys=KEYS) as twinspan:
+    async with running_over(upstream, providers=acme(upstream), api_keys=KEYS) as twinspan:
         outcome, answer = await ask_everywhere(twinspan, route, token)
     assert (outcome.error, answer.status_code) == (kind, status)
     assert upstream.requests == []

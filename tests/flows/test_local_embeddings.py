@@ -33,7 +33,9 @@ def cosine(one: Iterable[float], other: Iterable[float]) -> float:
 async def test_the_official_sdk_and_a_stub_get_the_same_vectors(local: Running) -> None:
     texts = ["That is a happy person", "That is a very happy person", "Today is a sunny day"]
     async with local.openai() as client:
-        answer = await client.embeddings.create(model=MODEL, input=texts)
+        raw = await client.embeddings.with_raw_response.create(model=MODEL, input=texts)
+    answer = raw.parse()
+    assert raw.headers["X-Twinspan-Cost-Usd"] == "0"
     request = embeddings_pb2.EmbedRequest(model=MODEL, input=texts)
     typed = await EmbeddingsServiceStub(local.network).Embed(request, metadata=local.metadata, timeout=5)
     assert [item.embedding for item in answer.data] == [list(item.embedding) for item in typed.data]

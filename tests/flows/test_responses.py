@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -11,9 +12,10 @@ from twinspan.v1 import responses_pb2
 from twinspan.v1.responses_pb2_grpc import ResponsesServiceStub
 
 from bridge import errors
-from tests.flows.running import Running
+from tests.flows.running import Running, running_over
 from tests.flows.upstream import MODEL, Upstream, streams, text, whole
 
+PROVIDER = {"api_key": "upstream-secret-key", "models": [MODEL], "capabilities": ["stream_options", "responses"]}
 USAGE = {
     "input_tokens": 2,
     "input_tokens_details": {"cached_tokens": 0},
@@ -42,6 +44,13 @@ DELTA = {
 ITEM_DONE = {"type": "response.output_item.done", "sequence_number": 7, "output_index": 0, "item": ITEM}
 COMPLETED = {"type": "response.completed", "sequence_number": 8, "response": WHOLE}
 ALL = (CREATED, DELTA, ITEM_DONE, COMPLETED)
+
+
+@pytest.fixture
+async def twinspan(upstream: Upstream) -> AsyncIterator[Running]:
+    """Runs a gateway over a provider that declares the Responses API."""
+    async with running_over(upstream, providers={"acme": {**PROVIDER, "base_url": upstream.base_url}}) as started:
+        yield started
 
 
 async def test_the_official_sdk_gets_a_whole_response(twinspan: Running, upstream: Upstream) -> None:

@@ -67,12 +67,17 @@ class GetStatsResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     COOLDOWNS_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    PROVIDERS_FIELD_NUMBER: _builtins.int
+    BILLING_FIELD_NUMBER: _builtins.int
+    BATCHES_FIELD_NUMBER: _builtins.int
+    PROCESS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The gateway's version."""
     uptime_seconds: _builtins.float
     """Seconds since start."""
     inflight_requests: _builtins.int
-    """Chats under way."""
+    """Requests under way to services that use models or providers. Looks at models, files, batches and this service are not among them."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelStats]:
         """Counts by agent, provider and model, in alphabetical order."""
@@ -85,6 +90,26 @@ class GetStatsResponse(_message.Message):
     def errors(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Counts of errors by kind."""
 
+    @_builtins.property
+    def totals(self) -> Global___TotalStats:
+        """Sums over all models."""
+
+    @_builtins.property
+    def providers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProviderStats]:
+        """How the providers are that were asked, in alphabetical order."""
+
+    @_builtins.property
+    def billing(self) -> Global___BillingStats:
+        """What was spent since start."""
+
+    @_builtins.property
+    def batches(self) -> Global___BatchStats:
+        """What batches have done."""
+
+    @_builtins.property
+    def process(self) -> Global___ProcessStats:
+        """The process that serves."""
+
     def __init__(
         self,
         *,
@@ -94,14 +119,309 @@ class GetStatsResponse(_message.Message):
         models: _abc.Iterable[Global___ModelStats] | None = ...,
         cooldowns: _abc.Iterable[Global___CooldownStats] | None = ...,
         errors: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        totals: Global___TotalStats | None = ...,
+        providers: _abc.Iterable[Global___ProviderStats] | None = ...,
+        billing: Global___BillingStats | None = ...,
+        batches: Global___BatchStats | None = ...,
+        process: Global___ProcessStats | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "billing", b"billing", "process", b"process", "totals", b"totals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cooldowns", b"cooldowns", "errors", b"errors", "inflight_requests", b"inflight_requests", "models", b"models", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "billing", b"billing", "cooldowns", b"cooldowns", "errors", b"errors", "inflight_requests", b"inflight_requests", "models", b"models", "process", b"process", "providers", b"providers", "totals", b"totals", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatsResponse: _TypeAlias = GetStatsResponse  # noqa: Y015
+
+@_typing.final
+class WatchStatsRequest(_message.Message):
+    """Request of AdminService.WatchStats."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
+    interval_seconds: _builtins.float
+    """Seconds between two messages, from 0.1 to 60; 1 if it is not given. The first message comes at once."""
+    def __init__(
+        self,
+        *,
+        interval_seconds: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_interval_seconds", b"_interval_seconds", "interval_seconds", b"interval_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_seconds", b"_interval_seconds", "interval_seconds", b"interval_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__interval_seconds: _TypeAlias = _typing.Literal["interval_seconds"]  # noqa: Y015
+    _WhichOneofArgType__interval_seconds: _TypeAlias = _typing.Literal["_interval_seconds", b"_interval_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_seconds) -> _WhichOneofReturnType__interval_seconds | None: ...
+
+Global___WatchStatsRequest: _TypeAlias = WatchStatsRequest  # noqa: Y015
+
+@_typing.final
+class WatchStatsResponse(_message.Message):
+    """Response of AdminService.WatchStats."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def stats(self) -> Global___GetStatsResponse:
+        """What GetStats would answer now."""
+
+    def __init__(
+        self,
+        *,
+        stats: Global___GetStatsResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stats", b"stats"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stats", b"stats"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchStatsResponse: _TypeAlias = WatchStatsResponse  # noqa: Y015
+
+@_typing.final
+class TotalStats(_message.Message):
+    """Sums over all models, providers and agents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    REASONING_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHE_HIT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHE_MISS_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHE_CREATION_TOKENS_FIELD_NUMBER: _builtins.int
+    requests: _builtins.int
+    """Attempts made."""
+    errors: _builtins.int
+    """Attempts that failed, the callers' own cancellations not among them."""
+    input_tokens: _builtins.int
+    """Tokens read."""
+    output_tokens: _builtins.int
+    """Tokens written."""
+    reasoning_tokens: _builtins.int
+    """Tokens spent on reasoning."""
+    cache_hit_tokens: _builtins.int
+    """Tokens read from providers' caches."""
+    cache_miss_tokens: _builtins.int
+    """Tokens read that were not in the provider's cache."""
+    cache_creation_tokens: _builtins.int
+    """Tokens written to providers' caches."""
+    def __init__(
+        self,
+        *,
+        requests: _builtins.int = ...,
+        errors: _builtins.int = ...,
+        input_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        reasoning_tokens: _builtins.int = ...,
+        cache_hit_tokens: _builtins.int = ...,
+        cache_miss_tokens: _builtins.int = ...,
+        cache_creation_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_creation_tokens", b"cache_creation_tokens", "cache_hit_tokens", b"cache_hit_tokens", "cache_miss_tokens", b"cache_miss_tokens", "errors", b"errors", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "reasoning_tokens", b"reasoning_tokens", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TotalStats: _TypeAlias = TotalStats  # noqa: Y015
+
+@_typing.final
+class ProviderStats(_message.Message):
+    """How a provider is, as its attempts show."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    RECENT_ERROR_RATE_FIELD_NUMBER: _builtins.int
+    LATENCY_P50_SECONDS_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_SECONDS_AGO_FIELD_NUMBER: _builtins.int
+    LAST_SUCCESS_SECONDS_AGO_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """The provider's name."""
+    state: _builtins.str
+    """`healthy`, `degraded` if a tenth or more of the last attempts failed, `failing` if half or more did, `unknown` without any."""
+    requests: _builtins.int
+    """Attempts made."""
+    errors: _builtins.int
+    """Attempts that failed, the callers' own cancellations not among them."""
+    recent_error_rate: _builtins.float
+    """The share of the last 100 attempts, from 0 to 1, that failed by the provider's fault. Errors of requests do not count."""
+    latency_p50_seconds: _builtins.float
+    """Median duration of the last 512 attempts that worked, in seconds."""
+    last_error: _builtins.str
+    """The kind of the last error that was the provider's fault; empty if there was none."""
+    last_error_seconds_ago: _builtins.float
+    """Seconds since that error."""
+    last_success_seconds_ago: _builtins.float
+    """Seconds since an attempt last worked."""
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        state: _builtins.str = ...,
+        requests: _builtins.int = ...,
+        errors: _builtins.int = ...,
+        recent_error_rate: _builtins.float = ...,
+        latency_p50_seconds: _builtins.float = ...,
+        last_error: _builtins.str = ...,
+        last_error_seconds_ago: _builtins.float | None = ...,
+        last_success_seconds_ago: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_error_seconds_ago", b"_last_error_seconds_ago", "_last_success_seconds_ago", b"_last_success_seconds_ago", "last_error_seconds_ago", b"last_error_seconds_ago", "last_success_seconds_ago", b"last_success_seconds_ago"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_error_seconds_ago", b"_last_error_seconds_ago", "_last_success_seconds_ago", b"_last_success_seconds_ago", "errors", b"errors", "last_error", b"last_error", "last_error_seconds_ago", b"last_error_seconds_ago", "last_success_seconds_ago", b"last_success_seconds_ago", "latency_p50_seconds", b"latency_p50_seconds", "provider", b"provider", "recent_error_rate", b"recent_error_rate", "requests", b"requests", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__last_error_seconds_ago: _TypeAlias = _typing.Literal["last_error_seconds_ago"]  # noqa: Y015
+    _WhichOneofArgType__last_error_seconds_ago: _TypeAlias = _typing.Literal["_last_error_seconds_ago", b"_last_error_seconds_ago"]  # noqa: Y015
+    _WhichOneofReturnType__last_success_seconds_ago: _TypeAlias = _typing.Literal["last_success_seconds_ago"]  # noqa: Y015
+    _WhichOneofArgType__last_success_seconds_ago: _TypeAlias = _typing.Literal["_last_success_seconds_ago", b"_last_success_seconds_ago"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_error_seconds_ago) -> _WhichOneofReturnType__last_error_seconds_ago | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_success_seconds_ago) -> _WhichOneofReturnType__last_success_seconds_ago | None: ...
+
+Global___ProviderStats: _TypeAlias = ProviderStats  # noqa: Y015
+
+@_typing.final
+class BillingStats(_message.Message):
+    """What was spent since start, in US dollars."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CostUsdByProviderEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    COST_USD_FIELD_NUMBER: _builtins.int
+    COST_USD_BY_PROVIDER_FIELD_NUMBER: _builtins.int
+    UNPRICED_REQUESTS_FIELD_NUMBER: _builtins.int
+    cost_usd: _builtins.float
+    """What all requests cost whose price is known."""
+    unpriced_requests: _builtins.int
+    """Attempts that consumed something whose price is not known, so that it is missing from the cost."""
+    @_builtins.property
+    def cost_usd_by_provider(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """The same by provider."""
+
+    def __init__(
+        self,
+        *,
+        cost_usd: _builtins.float = ...,
+        cost_usd_by_provider: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        unpriced_requests: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_usd", b"cost_usd", "cost_usd_by_provider", b"cost_usd_by_provider", "unpriced_requests", b"unpriced_requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BillingStats: _TypeAlias = BillingStats  # noqa: Y015
+
+@_typing.final
+class BatchStats(_message.Message):
+    """What batches have done since start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    PENDING_REQUESTS_FIELD_NUMBER: _builtins.int
+    COMPLETED_REQUESTS_FIELD_NUMBER: _builtins.int
+    FAILED_REQUESTS_FIELD_NUMBER: _builtins.int
+    active: _builtins.int
+    """Batches under way."""
+    pending_requests: _builtins.int
+    """Their requests that are not answered yet."""
+    completed_requests: _builtins.int
+    """Requests of batches that were answered with success."""
+    failed_requests: _builtins.int
+    """Requests of batches that were answered with a failure."""
+    def __init__(
+        self,
+        *,
+        active: _builtins.int = ...,
+        pending_requests: _builtins.int = ...,
+        completed_requests: _builtins.int = ...,
+        failed_requests: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "completed_requests", b"completed_requests", "failed_requests", b"failed_requests", "pending_requests", b"pending_requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchStats: _TypeAlias = BatchStats  # noqa: Y015
+
+@_typing.final
+class ProcessStats(_message.Message):
+    """The process that serves. What the operating system does not tell is not there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESIDENT_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    OPEN_FILES_FIELD_NUMBER: _builtins.int
+    ASYNCIO_TASKS_FIELD_NUMBER: _builtins.int
+    EVENT_LOOP_LAG_P50_SECONDS_FIELD_NUMBER: _builtins.int
+    EVENT_LOOP_LAG_P99_SECONDS_FIELD_NUMBER: _builtins.int
+    resident_memory_bytes: _builtins.int
+    """Memory in use, in bytes."""
+    open_files: _builtins.int
+    """Open files and sockets."""
+    asyncio_tasks: _builtins.int
+    """Tasks of the event loop."""
+    event_loop_lag_p50_seconds: _builtins.float
+    """How late the event loop was for a timer: the median of the last ten minutes, in seconds."""
+    event_loop_lag_p99_seconds: _builtins.float
+    """The 99th percentile of the same."""
+    def __init__(
+        self,
+        *,
+        resident_memory_bytes: _builtins.int | None = ...,
+        open_files: _builtins.int | None = ...,
+        asyncio_tasks: _builtins.int = ...,
+        event_loop_lag_p50_seconds: _builtins.float = ...,
+        event_loop_lag_p99_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_open_files", b"_open_files", "_resident_memory_bytes", b"_resident_memory_bytes", "open_files", b"open_files", "resident_memory_bytes", b"resident_memory_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_open_files", b"_open_files", "_resident_memory_bytes", b"_resident_memory_bytes", "asyncio_tasks", b"asyncio_tasks", "event_loop_lag_p50_seconds", b"event_loop_lag_p50_seconds", "event_loop_lag_p99_seconds", b"event_loop_lag_p99_seconds", "open_files", b"open_files", "resident_memory_bytes", b"resident_memory_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__open_files: _TypeAlias = _typing.Literal["open_files"]  # noqa: Y015
+    _WhichOneofArgType__open_files: _TypeAlias = _typing.Literal["_open_files", b"_open_files"]  # noqa: Y015
+    _WhichOneofReturnType__resident_memory_bytes: _TypeAlias = _typing.Literal["resident_memory_bytes"]  # noqa: Y015
+    _WhichOneofArgType__resident_memory_bytes: _TypeAlias = _typing.Literal["_resident_memory_bytes", b"_resident_memory_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__open_files) -> _WhichOneofReturnType__open_files | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__resident_memory_bytes) -> _WhichOneofReturnType__resident_memory_bytes | None: ...
+
+Global___ProcessStats: _TypeAlias = ProcessStats  # noqa: Y015
 
 @_typing.final
 class ModelStats(_message.Message):
@@ -124,6 +444,7 @@ class ModelStats(_message.Message):
     LATENCY_P95_SECONDS_FIELD_NUMBER: _builtins.int
     LATENCY_P99_SECONDS_FIELD_NUMBER: _builtins.int
     COST_USD_FIELD_NUMBER: _builtins.int
+    UNPRICED_REQUESTS_FIELD_NUMBER: _builtins.int
     agent: _builtins.str
     """The agent's name; empty if the model was asked for by its own name."""
     provider: _builtins.str
@@ -154,6 +475,8 @@ class ModelStats(_message.Message):
     """99th percentile of the same."""
     cost_usd: _builtins.float
     """What it cost, in US dollars, where the price is known."""
+    unpriced_requests: _builtins.int
+    """Attempts that consumed something whose price is not known."""
     def __init__(
         self,
         *,
@@ -172,10 +495,11 @@ class ModelStats(_message.Message):
         latency_p95_seconds: _builtins.float = ...,
         latency_p99_seconds: _builtins.float = ...,
         cost_usd: _builtins.float = ...,
+        unpriced_requests: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "cache_creation_tokens", b"cache_creation_tokens", "cache_hit_tokens", b"cache_hit_tokens", "cache_miss_tokens", b"cache_miss_tokens", "cost_usd", b"cost_usd", "errors", b"errors", "input_tokens", b"input_tokens", "latency_p50_seconds", b"latency_p50_seconds", "latency_p95_seconds", b"latency_p95_seconds", "latency_p99_seconds", b"latency_p99_seconds", "model", b"model", "output_tokens", b"output_tokens", "provider", b"provider", "reasoning_tokens", b"reasoning_tokens", "requests", b"requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "cache_creation_tokens", b"cache_creation_tokens", "cache_hit_tokens", b"cache_hit_tokens", "cache_miss_tokens", b"cache_miss_tokens", "cost_usd", b"cost_usd", "errors", b"errors", "input_tokens", b"input_tokens", "latency_p50_seconds", b"latency_p50_seconds", "latency_p95_seconds", b"latency_p95_seconds", "latency_p99_seconds", b"latency_p99_seconds", "model", b"model", "output_tokens", b"output_tokens", "provider", b"provider", "reasoning_tokens", b"reasoning_tokens", "requests", b"requests", "unpriced_requests", b"unpriced_requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -222,3 +546,63 @@ class CooldownStats(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CooldownStats: _TypeAlias = CooldownStats  # noqa: Y015
+
+@_typing.final
+class ProfileRequest(_message.Message):
+    """Request of AdminService.Profile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    DEBUG_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """What is profiled: `profile` (processor time), `heap`, `allocs`, `goroutine`, `threadcreate`, `block`, `mutex` or `cmdline`."""
+    seconds: _builtins.float
+    """Over how many seconds, above 0 and at most 300; absent means 30 for `profile`, 10 for `block` and `mutex`, and 5 for `heap` and
+    `allocs`. The others show a moment.
+    """
+    debug: _builtins.int
+    """0 for pprof's form, 1 or 2 for text."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        seconds: _builtins.float | None = ...,
+        debug: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seconds", b"_seconds", "seconds", b"seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seconds", b"_seconds", "debug", b"debug", "kind", b"kind", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__seconds: _TypeAlias = _typing.Literal["seconds"]  # noqa: Y015
+    _WhichOneofArgType__seconds: _TypeAlias = _typing.Literal["_seconds", b"_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seconds) -> _WhichOneofReturnType__seconds | None: ...
+
+Global___ProfileRequest: _TypeAlias = ProfileRequest  # noqa: Y015
+
+@_typing.final
+class ProfileResponse(_message.Message):
+    """Response of AdminService.Profile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    content_type: _builtins.str
+    """What the profile is, such as `application/octet-stream`; in the first message."""
+    content: _builtins.bytes
+    """The next bytes."""
+    def __init__(
+        self,
+        *,
+        content_type: _builtins.str = ...,
+        content: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "content_type", b"content_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProfileResponse: _TypeAlias = ProfileResponse  # noqa: Y015

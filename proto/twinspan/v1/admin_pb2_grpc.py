@@ -40,6 +40,16 @@ class AdminServiceStub:
                 request_serializer=twinspan_dot_v1_dot_admin__pb2.GetStatsRequest.SerializeToString,
                 response_deserializer=twinspan_dot_v1_dot_admin__pb2.GetStatsResponse.FromString,
                 _registered_method=True)
+        self.WatchStats = channel.unary_stream(
+                '/twinspan.v1.AdminService/WatchStats',
+                request_serializer=twinspan_dot_v1_dot_admin__pb2.WatchStatsRequest.SerializeToString,
+                response_deserializer=twinspan_dot_v1_dot_admin__pb2.WatchStatsResponse.FromString,
+                _registered_method=True)
+        self.Profile = channel.unary_stream(
+                '/twinspan.v1.AdminService/Profile',
+                request_serializer=twinspan_dot_v1_dot_admin__pb2.ProfileRequest.SerializeToString,
+                response_deserializer=twinspan_dot_v1_dot_admin__pb2.ProfileResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -53,6 +63,22 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchStats(self, request, context):
+        """Returns the same again and again, until the caller leaves or the gateway stops. It needs a credential, though it says no more than
+        GetStats: a stream occupies the gateway for as long as its caller likes. Over REST, GET /statsz is asked again instead.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Profile(self, request, context):
+        """Makes a profile of the core's process, over the seconds that are asked for, and gives it in pieces. NOT_FOUND (`not_found`) unless
+        `debug.pprof_enabled` is on; ABORTED (`conflict`) while one of the kind is being made. A caller that leaves ends it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +86,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetStats,
                     request_deserializer=twinspan_dot_v1_dot_admin__pb2.GetStatsRequest.FromString,
                     response_serializer=twinspan_dot_v1_dot_admin__pb2.GetStatsResponse.SerializeToString,
+            ),
+            'WatchStats': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchStats,
+                    request_deserializer=twinspan_dot_v1_dot_admin__pb2.WatchStatsRequest.FromString,
+                    response_serializer=twinspan_dot_v1_dot_admin__pb2.WatchStatsResponse.SerializeToString,
+            ),
+            'Profile': grpc.unary_stream_rpc_method_handler(
+                    servicer.Profile,
+                    request_deserializer=twinspan_dot_v1_dot_admin__pb2.ProfileRequest.FromString,
+                    response_serializer=twinspan_dot_v1_dot_admin__pb2.ProfileResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +126,60 @@ class AdminService:
             '/twinspan.v1.AdminService/GetStats',
             twinspan_dot_v1_dot_admin__pb2.GetStatsRequest.SerializeToString,
             twinspan_dot_v1_dot_admin__pb2.GetStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/twinspan.v1.AdminService/WatchStats',
+            twinspan_dot_v1_dot_admin__pb2.WatchStatsRequest.SerializeToString,
+            twinspan_dot_v1_dot_admin__pb2.WatchStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Profile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/twinspan.v1.AdminService/Profile',
+            twinspan_dot_v1_dot_admin__pb2.ProfileRequest.SerializeToString,
+            twinspan_dot_v1_dot_admin__pb2.ProfileResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,14 @@ class AdminServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AdminServiceAsyncStub: ...
     GetStats: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetStatsRequest, _admin_pb2.GetStatsResponse]
     """Returns counts since start. It needs no credential and holds no secret. Idempotent."""
+    WatchStats: _grpc.UnaryStreamMultiCallable[_admin_pb2.WatchStatsRequest, _admin_pb2.WatchStatsResponse]
+    """Returns the same again and again, until the caller leaves or the gateway stops. It needs a credential, though it says no more than
+    GetStats: a stream occupies the gateway for as long as its caller likes. Over REST, GET /statsz is asked again instead.
+    """
+    Profile: _grpc.UnaryStreamMultiCallable[_admin_pb2.ProfileRequest, _admin_pb2.ProfileResponse]
+    """Makes a profile of the core's process, over the seconds that are asked for, and gives it in pieces. NOT_FOUND (`not_found`) unless
+    `debug.pprof_enabled` is on; ABORTED (`conflict`) while one of the kind is being made. A caller that leaves ends it.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -43,6 +51,14 @@ class AdminServiceAsyncStub(AdminServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStats: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetStatsRequest, _admin_pb2.GetStatsResponse]  # type: ignore[assignment]
     """Returns counts since start. It needs no credential and holds no secret. Idempotent."""
+    WatchStats: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchStatsRequest, _admin_pb2.WatchStatsResponse]  # type: ignore[assignment]
+    """Returns the same again and again, until the caller leaves or the gateway stops. It needs a credential, though it says no more than
+    GetStats: a stream occupies the gateway for as long as its caller likes. Over REST, GET /statsz is asked again instead.
+    """
+    Profile: _aio.UnaryStreamMultiCallable[_admin_pb2.ProfileRequest, _admin_pb2.ProfileResponse]  # type: ignore[assignment]
+    """Makes a profile of the core's process, over the seconds that are asked for, and gives it in pieces. NOT_FOUND (`not_found`) unless
+    `debug.pprof_enabled` is on; ABORTED (`conflict`) while one of the kind is being made. A caller that leaves ends it.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Looks into the gateway."""
@@ -54,5 +70,25 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.GetStatsResponse, _abc.Awaitable[_admin_pb2.GetStatsResponse]]:
         """Returns counts since start. It needs no credential and holds no secret. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def WatchStats(
+        self,
+        request: _admin_pb2.WatchStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_pb2.WatchStatsResponse], _abc.AsyncIterator[_admin_pb2.WatchStatsResponse]]:
+        """Returns the same again and again, until the caller leaves or the gateway stops. It needs a credential, though it says no more than
+        GetStats: a stream occupies the gateway for as long as its caller likes. Over REST, GET /statsz is asked again instead.
+        """
+
+    @_abc_1.abstractmethod
+    def Profile(
+        self,
+        request: _admin_pb2.ProfileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_pb2.ProfileResponse], _abc.AsyncIterator[_admin_pb2.ProfileResponse]]:
+        """Makes a profile of the core's process, over the seconds that are asked for, and gives it in pieces. NOT_FOUND (`not_found`) unless
+        `debug.pprof_enabled` is on; ABORTED (`conflict`) while one of the kind is being made. A caller that leaves ends it.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,9 +19,41 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ModelSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModelSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODEL_SOURCE_UNSPECIFIED: _ModelSource.ValueType  # 0
+    """Not used."""
+    MODEL_SOURCE_AGENT: _ModelSource.ValueType  # 1
+    """It is an agent: configured, or made of the models there are."""
+    MODEL_SOURCE_CONFIGURED: _ModelSource.ValueType  # 2
+    """The configuration names it."""
+    MODEL_SOURCE_DISCOVERED: _ModelSource.ValueType  # 3
+    """Its provider said that it has it."""
+    MODEL_SOURCE_REGISTRY: _ModelSource.ValueType  # 4
+    """Such providers are known to have it. Nobody asked this one."""
+
+class ModelSource(_ModelSource, metaclass=_ModelSourceEnumTypeWrapper):
+    """How a gateway knows of a model."""
+
+MODEL_SOURCE_UNSPECIFIED: ModelSource.ValueType  # 0
+"""Not used."""
+MODEL_SOURCE_AGENT: ModelSource.ValueType  # 1
+"""It is an agent: configured, or made of the models there are."""
+MODEL_SOURCE_CONFIGURED: ModelSource.ValueType  # 2
+"""The configuration names it."""
+MODEL_SOURCE_DISCOVERED: ModelSource.ValueType  # 3
+"""Its provider said that it has it."""
+MODEL_SOURCE_REGISTRY: ModelSource.ValueType  # 4
+"""Such providers are known to have it. Nobody asked this one."""
+Global___ModelSource: _TypeAlias = ModelSource  # noqa: Y015
+
 @_typing.final
 class Model(_message.Message):
-    """A model or an agent."""
+    """A model or an agent. What is said of an agent is said of its first target."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -32,6 +65,8 @@ class Model(_message.Message):
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     INPUT_COST_PER_1M_FIELD_NUMBER: _builtins.int
     OUTPUT_COST_PER_1M_FIELD_NUMBER: _builtins.int
+    CACHED_INPUT_COST_PER_1M_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The name to ask for; it may hold slashes."""
     created: _builtins.int
@@ -46,6 +81,10 @@ class Model(_message.Message):
     """Price of a million input tokens, in US dollars; absent if not known."""
     output_cost_per_1m: _builtins.float
     """Price of a million output tokens, in US dollars; absent if not known."""
+    cached_input_cost_per_1m: _builtins.float
+    """Price of a million input tokens that come from the provider's cache; absent if not known, or if it is that of others."""
+    source: Global___ModelSource.ValueType
+    """How the gateway knows of it."""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the model can do, such as `tool_calls`, `vision` or `reasoning`, in alphabetical order."""
@@ -61,11 +100,15 @@ class Model(_message.Message):
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
         input_cost_per_1m: _builtins.float | None = ...,
         output_cost_per_1m: _builtins.float | None = ...,
+        cached_input_cost_per_1m: _builtins.float | None = ...,
+        source: Global___ModelSource.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_context_window", b"_context_window", "_input_cost_per_1m", b"_input_cost_per_1m", "_max_tokens", b"_max_tokens", "_output_cost_per_1m", b"_output_cost_per_1m", "context_window", b"context_window", "input_cost_per_1m", b"input_cost_per_1m", "max_tokens", b"max_tokens", "output_cost_per_1m", b"output_cost_per_1m"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cached_input_cost_per_1m", b"_cached_input_cost_per_1m", "_context_window", b"_context_window", "_input_cost_per_1m", b"_input_cost_per_1m", "_max_tokens", b"_max_tokens", "_output_cost_per_1m", b"_output_cost_per_1m", "cached_input_cost_per_1m", b"cached_input_cost_per_1m", "context_window", b"context_window", "input_cost_per_1m", b"input_cost_per_1m", "max_tokens", b"max_tokens", "output_cost_per_1m", b"output_cost_per_1m"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_window", b"_context_window", "_input_cost_per_1m", b"_input_cost_per_1m", "_max_tokens", b"_max_tokens", "_output_cost_per_1m", b"_output_cost_per_1m", "capabilities", b"capabilities", "context_window", b"context_window", "created", b"created", "id", b"id", "input_cost_per_1m", b"input_cost_per_1m", "max_tokens", b"max_tokens", "output_cost_per_1m", b"output_cost_per_1m", "owned_by", b"owned_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cached_input_cost_per_1m", b"_cached_input_cost_per_1m", "_context_window", b"_context_window", "_input_cost_per_1m", b"_input_cost_per_1m", "_max_tokens", b"_max_tokens", "_output_cost_per_1m", b"_output_cost_per_1m", "cached_input_cost_per_1m", b"cached_input_cost_per_1m", "capabilities", b"capabilities", "context_window", b"context_window", "created", b"created", "id", b"id", "input_cost_per_1m", b"input_cost_per_1m", "max_tokens", b"max_tokens", "output_cost_per_1m", b"output_cost_per_1m", "owned_by", b"owned_by", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cached_input_cost_per_1m: _TypeAlias = _typing.Literal["cached_input_cost_per_1m"]  # noqa: Y015
+    _WhichOneofArgType__cached_input_cost_per_1m: _TypeAlias = _typing.Literal["_cached_input_cost_per_1m", b"_cached_input_cost_per_1m"]  # noqa: Y015
     _WhichOneofReturnType__context_window: _TypeAlias = _typing.Literal["context_window"]  # noqa: Y015
     _WhichOneofArgType__context_window: _TypeAlias = _typing.Literal["_context_window", b"_context_window"]  # noqa: Y015
     _WhichOneofReturnType__input_cost_per_1m: _TypeAlias = _typing.Literal["input_cost_per_1m"]  # noqa: Y015
@@ -74,6 +117,8 @@ class Model(_message.Message):
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     _WhichOneofReturnType__output_cost_per_1m: _TypeAlias = _typing.Literal["output_cost_per_1m"]  # noqa: Y015
     _WhichOneofArgType__output_cost_per_1m: _TypeAlias = _typing.Literal["_output_cost_per_1m", b"_output_cost_per_1m"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cached_input_cost_per_1m) -> _WhichOneofReturnType__cached_input_cost_per_1m | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__context_window) -> _WhichOneofReturnType__context_window | None: ...
     @_typing.overload
@@ -93,19 +138,27 @@ class ModelsServiceListRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AFTER_ID_FIELD_NUMBER: _builtins.int
+    BEFORE_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most models to return: 0 means all; larger than 1,000 is taken as 1,000; negative is INVALID_ARGUMENT."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first."""
+    after_id: _builtins.str
+    """The name after which to begin, in place of a token; INVALID_ARGUMENT if it is not in the list."""
+    before_id: _builtins.str
+    """The name before which to end, in place of a token: the page that stands right before it. INVALID_ARGUMENT if it is not in the list."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        after_id: _builtins.str = ...,
+        before_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_id", b"after_id", "before_id", b"before_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -119,8 +172,11 @@ class ModelsServiceListResponse(_message.Message):
 
     MODELS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    HAS_MORE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
+    has_more: _builtins.bool
+    """Whether there are more models in the direction that was asked for: before the page with `before_id`, else after it."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
         """The models, agents first."""
@@ -130,10 +186,11 @@ class ModelsServiceListResponse(_message.Message):
         *,
         models: _abc.Iterable[Global___Model] | None = ...,
         next_page_token: _builtins.str = ...,
+        has_more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_more", b"has_more", "models", b"models", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

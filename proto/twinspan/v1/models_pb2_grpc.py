@@ -52,7 +52,8 @@ class ModelsServiceServicer:
     """
 
     def List(self, request, context):
-        """Lists what the caller's key may use: agents first, then configured models, in a stable order. Idempotent.
+        """Lists what the caller's key may use, in a stable order: agents first, then models that are configured, that their providers were
+        found to have, and that such providers are known to have. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

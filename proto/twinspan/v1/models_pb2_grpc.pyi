@@ -34,7 +34,9 @@ class ModelsServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ModelsServiceAsyncStub: ...
     List: _grpc.UnaryUnaryMultiCallable[_models_pb2.ModelsServiceListRequest, _models_pb2.ModelsServiceListResponse]
-    """Lists what the caller's key may use: agents first, then configured models, in a stable order. Idempotent."""
+    """Lists what the caller's key may use, in a stable order: agents first, then models that are configured, that their providers were
+    found to have, and that such providers are known to have. Idempotent.
+    """
     Get: _grpc.UnaryUnaryMultiCallable[_models_pb2.ModelsServiceGetRequest, _models_pb2.Model]
     """Returns one model or agent; NOT_FOUND (`model_not_found`) if there is none of that name, or none that the key may use.
     Idempotent.
@@ -46,7 +48,9 @@ class ModelsServiceAsyncStub(ModelsServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     List: _aio.UnaryUnaryMultiCallable[_models_pb2.ModelsServiceListRequest, _models_pb2.ModelsServiceListResponse]  # type: ignore[assignment]
-    """Lists what the caller's key may use: agents first, then configured models, in a stable order. Idempotent."""
+    """Lists what the caller's key may use, in a stable order: agents first, then models that are configured, that their providers were
+    found to have, and that such providers are known to have. Idempotent.
+    """
     Get: _aio.UnaryUnaryMultiCallable[_models_pb2.ModelsServiceGetRequest, _models_pb2.Model]  # type: ignore[assignment]
     """Returns one model or agent; NOT_FOUND (`model_not_found`) if there is none of that name, or none that the key may use.
     Idempotent.
@@ -61,7 +65,9 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.ModelsServiceListRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.ModelsServiceListResponse, _abc.Awaitable[_models_pb2.ModelsServiceListResponse]]:
-        """Lists what the caller's key may use: agents first, then configured models, in a stable order. Idempotent."""
+        """Lists what the caller's key may use, in a stable order: agents first, then models that are configured, that their providers were
+        found to have, and that such providers are known to have. Idempotent.
+        """
 
     @_abc_1.abstractmethod
     def Get(

@@ -22,13 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from twinspan.v1 import annotations_pb2 as twinspan_dot_v1_dot_annotations__pb2
 from twinspan.v1 import content_pb2 as twinspan_dot_v1_dot_content__pb2
 from twinspan.v1 import events_pb2 as twinspan_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btwinspan/v1/responses.proto\x12\x0btwinspan.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dtwinspan/v1/annotations.proto\x1a\x19twinspan/v1/content.proto\x1a\x18twinspan/v1/events.proto\"\xff\x04\n\x1dResponsesServiceCreateRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12}\n\x05input\x18\x02 \x01(\tBi\xa8\xbb\x18\x01\xb2\xbb\x18\x61{\"anyOf\": [{\"type\": \"string\"}, {\"type\": \"array\", \"items\": {\"type\": \"object\"}}, {\"type\": \"null\"}]}H\x00\x88\x01\x01\x12\x19\n\x0cinstructions\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x18\n\x0btemperature\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12\xbf\x01\n\x05\x65xtra\x18\x0f \x03(\x0b\x32\x35.twinspan.v1.ResponsesServiceCreateRequest.ExtraEntryBy\xb2\xbb\x18u{\"stream\": {\"type\": [\"boolean\", \"null\"]}, \"previous_response_id\": {\"type\": \"null\"}, \"conversation\": {\"type\": \"null\"}}\x12\x18\n\x0bopenai_json\x18\x14 \x01(\x0cH\x04\x88\x01\x01\x12\x1a\n\x12\x61\x63\x63\x65pt_openai_json\x18\x15 \x01(\x08\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_inputB\x0f\n\r_instructionsB\x14\n\x12_max_output_tokensB\x0e\n\x0c_temperatureB\x0e\n\x0c_openai_json\"\xcb\x02\n\x1eResponsesServiceCreateResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x19\n\x06output\x18\x04 \x01(\tB\x04\xa8\xbb\x18\x01H\x00\x88\x01\x01\x12!\n\x05usage\x18\x05 \x01(\x0b\x32\x12.twinspan.v1.Usage\x12\x45\n\x05\x65xtra\x18\x0f \x03(\x0b\x32\x36.twinspan.v1.ResponsesServiceCreateResponse.ExtraEntry\x12\x18\n\x0bopenai_json\x18\x14 \x01(\x0cH\x01\x88\x01\x01\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:\x16\xaa\xbb\x18\x12{\"type\": \"object\"}B\t\n\x07_outputB\x0e\n\x0c_openai_json\"\\\n\x1dResponsesServiceStreamRequest\x12;\n\x07request\x18\x01 \x01(\x0b\x32*.twinspan.v1.ResponsesServiceCreateRequest\"\x92\x01\n\x1eResponsesServiceStreamResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.twinspan.v1.JsonEvent\x12&\n\x05usage\x18\x02 \x01(\x0b\x32\x12.twinspan.v1.UsageH\x00\x88\x01\x01:\x16\xaa\xbb\x18\x12{\"type\": \"object\"}B\x08\n\x06_usage2\xe6\x01\n\x10ResponsesService\x12g\n\x06\x43reate\x12*.twinspan.v1.ResponsesServiceCreateRequest\x1a+.twinspan.v1.ResponsesServiceCreateResponse\"\x04\xa8\xbb\x18\x03\x12i\n\x06Stream\x12*.twinspan.v1.ResponsesServiceStreamRequest\x1a+.twinspan.v1.ResponsesServiceStreamResponse\"\x04\xa8\xbb\x18\x03\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btwinspan/v1/responses.proto\x12\x0btwinspan.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dtwinspan/v1/annotations.proto\x1a\x19twinspan/v1/content.proto\x1a\x18twinspan/v1/events.proto\"\xaf\x05\n\x1dResponsesServiceCreateRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12}\n\x05input\x18\x02 \x01(\tBi\xa8\xbb\x18\x01\xb2\xbb\x18\x61{\"anyOf\": [{\"type\": \"string\"}, {\"type\": \"array\", \"items\": {\"type\": \"object\"}}, {\"type\": \"null\"}]}H\x00\x88\x01\x01\x12\x19\n\x0cinstructions\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x18\n\x0btemperature\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12!\n\x14previous_response_id\x18\x06 \x01(\tH\x04\x88\x01\x01\x12\x12\n\x05store\x18\x07 \x01(\x08H\x05\x88\x01\x01\x12\x95\x01\n\x05\x65xtra\x18\x0f \x03(\x0b\x32\x35.twinspan.v1.ResponsesServiceCreateRequest.ExtraEntryBO\xb2\xbb\x18K{\"stream\": {\"type\": [\"boolean\", \"null\"]}, \"conversation\": {\"type\": \"null\"}}\x12\x18\n\x0bopenai_json\x18\x14 \x01(\x0cH\x06\x88\x01\x01\x12\x1a\n\x12\x61\x63\x63\x65pt_openai_json\x18\x15 \x01(\x08\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_inputB\x0f\n\r_instructionsB\x14\n\x12_max_output_tokensB\x0e\n\x0c_temperatureB\x17\n\x15_previous_response_idB\x08\n\x06_storeB\x0e\n\x0c_openai_json\"\xcb\x02\n\x1eResponsesServiceCreateResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x19\n\x06output\x18\x04 \x01(\tB\x04\xa8\xbb\x18\x01H\x00\x88\x01\x01\x12!\n\x05usage\x18\x05 \x01(\x0b\x32\x12.twinspan.v1.Usage\x12\x45\n\x05\x65xtra\x18\x0f \x03(\x0b\x32\x36.twinspan.v1.ResponsesServiceCreateResponse.ExtraEntry\x12\x18\n\x0bopenai_json\x18\x14 \x01(\x0cH\x01\x88\x01\x01\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:\x16\xaa\xbb\x18\x12{\"type\": \"object\"}B\t\n\x07_outputB\x0e\n\x0c_openai_json\"\\\n\x1dResponsesServiceStreamRequest\x12;\n\x07request\x18\x01 \x01(\x0b\x32*.twinspan.v1.ResponsesServiceCreateRequest\"\x92\x01\n\x1eResponsesServiceStreamResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.twinspan.v1.JsonEvent\x12&\n\x05usage\x18\x02 \x01(\x0b\x32\x12.twinspan.v1.UsageH\x00\x88\x01\x01:\x16\xaa\xbb\x18\x12{\"type\": \"object\"}B\x08\n\x06_usage\"f\n\x1aResponsesServiceGetRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07include\x18\x02 \x03(\t\x12%\n\x12\x61\x63\x63\x65pt_openai_json\x18\x15 \x01(\x08\x42\t\xb2\xbb\x18\x05\x66\x61lse\"t\n\x1bResponsesServiceGetResponse\x12=\n\x08response\x18\x01 \x01(\x0b\x32+.twinspan.v1.ResponsesServiceCreateResponse:\x16\xaa\xbb\x18\x12{\"type\": \"object\"}\"\xaf\x01\n ResponsesServiceGetStreamRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07include\x18\x02 \x03(\t\x12\x1b\n\x0estarting_after\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12 \n\x13include_obfuscation\x18\x04 \x01(\x08H\x01\x88\x01\x01\x42\x11\n\x0f_starting_afterB\x16\n\x14_include_obfuscation\"c\n!ResponsesServiceGetStreamResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.twinspan.v1.JsonEvent:\x16\xaa\xbb\x18\x12{\"type\": \"object\"}\"\x86\x01\n%ResponsesServiceListInputItemsRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x05limit\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12\r\n\x05order\x18\x04 \x01(\t\x12\x0f\n\x07include\x18\x05 \x03(\tB\x08\n\x06_limit\"T\n&ResponsesServiceListInputItemsResponse\x12\x12\n\x04page\x18\x01 \x01(\tB\x04\xa8\xbb\x18\x01:\x16\xaa\xbb\x18\x12{\"type\": \"object\"}\"X\n\x1dResponsesServiceCancelRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x12\x61\x63\x63\x65pt_openai_json\x18\x15 \x01(\x08\x42\t\xb2\xbb\x18\x05\x66\x61lse\"w\n\x1eResponsesServiceCancelResponse\x12=\n\x08response\x18\x01 \x01(\x0b\x32+.twinspan.v1.ResponsesServiceCreateResponse:\x16\xaa\xbb\x18\x12{\"type\": \"object\"}\"1\n\x1dResponsesServiceDeleteRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xd7\x01\n\x1eResponsesServiceDeleteResponse\x12\n\n\x02id\x18\x01 \x01(\t:\xa8\x01\xaa\xbb\x18\xa3\x01{\"type\": \"object\", \"required\": [\"id\", \"object\", \"deleted\"], \"properties\": {\"id\": {\"type\": \"string\"}, \"object\": {\"type\": \"string\"}, \"deleted\": {\"type\": \"boolean\"}}}2\x8b\x07\n\x10ResponsesService\x12g\n\x06\x43reate\x12*.twinspan.v1.ResponsesServiceCreateRequest\x1a+.twinspan.v1.ResponsesServiceCreateResponse\"\x04\xa8\xbb\x18\x03\x12i\n\x06Stream\x12*.twinspan.v1.ResponsesServiceStreamRequest\x1a+.twinspan.v1.ResponsesServiceStreamResponse\"\x04\xa8\xbb\x18\x03\x30\x01\x12x\n\x03Get\x12\'.twinspan.v1.ResponsesServiceGetRequest\x1a(.twinspan.v1.ResponsesServiceGetResponse\"\x1e\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/responses/{id}\x12r\n\tGetStream\x12-.twinspan.v1.ResponsesServiceGetStreamRequest\x1a..twinspan.v1.ResponsesServiceGetStreamResponse\"\x04\xa8\xbb\x18\x02\x30\x01\x12\xa5\x01\n\x0eListInputItems\x12\x32.twinspan.v1.ResponsesServiceListInputItemsRequest\x1a\x33.twinspan.v1.ResponsesServiceListInputItemsResponse\"*\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02 \x12\x1e/v1/responses/{id}/input_items\x12\x88\x01\n\x06\x43\x61ncel\x12*.twinspan.v1.ResponsesServiceCancelRequest\x1a+.twinspan.v1.ResponsesServiceCancelResponse\"%\xa8\xbb\x18\x03\x82\xd3\xe4\x93\x02\x1b\"\x19/v1/responses/{id}/cancel\x12\x81\x01\n\x06\x44\x65lete\x12*.twinspan.v1.ResponsesServiceDeleteRequest\x1a+.twinspan.v1.ResponsesServiceDeleteResponse\"\x1e\xa8\xbb\x18\x03\x82\xd3\xe4\x93\x02\x14*\x12/v1/responses/{id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,7 +43,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESPONSESSERVICECREATEREQUEST'].fields_by_name['input']._loaded_options = None
   _globals['_RESPONSESSERVICECREATEREQUEST'].fields_by_name['input']._serialized_options = b'\250\273\030\001\262\273\030a{\"anyOf\": [{\"type\": \"string\"}, {\"type\": \"array\", \"items\": {\"type\": \"object\"}}, {\"type\": \"null\"}]}'
   _globals['_RESPONSESSERVICECREATEREQUEST'].fields_by_name['extra']._loaded_options = None
-  _globals['_RESPONSESSERVICECREATEREQUEST'].fields_by_name['extra']._serialized_options = b'\262\273\030u{\"stream\": {\"type\": [\"boolean\", \"null\"]}, \"previous_response_id\": {\"type\": \"null\"}, \"conversation\": {\"type\": \"null\"}}'
+  _globals['_RESPONSESSERVICECREATEREQUEST'].fields_by_name['extra']._serialized_options = b'\262\273\030K{\"stream\": {\"type\": [\"boolean\", \"null\"]}, \"conversation\": {\"type\": \"null\"}}'
   _globals['_RESPONSESSERVICECREATERESPONSE_EXTRAENTRY']._loaded_options = None
   _globals['_RESPONSESSERVICECREATERESPONSE_EXTRAENTRY']._serialized_options = b'8\001'
   _globals['_RESPONSESSERVICECREATERESPONSE'].fields_by_name['output']._loaded_options = None
@@ -51,22 +52,78 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESPONSESSERVICECREATERESPONSE']._serialized_options = b'\252\273\030\022{\"type\": \"object\"}'
   _globals['_RESPONSESSERVICESTREAMRESPONSE']._loaded_options = None
   _globals['_RESPONSESSERVICESTREAMRESPONSE']._serialized_options = b'\252\273\030\022{\"type\": \"object\"}'
+  _globals['_RESPONSESSERVICEGETREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_RESPONSESSERVICEGETREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
+  _globals['_RESPONSESSERVICEGETREQUEST'].fields_by_name['accept_openai_json']._loaded_options = None
+  _globals['_RESPONSESSERVICEGETREQUEST'].fields_by_name['accept_openai_json']._serialized_options = b'\262\273\030\005false'
+  _globals['_RESPONSESSERVICEGETRESPONSE']._loaded_options = None
+  _globals['_RESPONSESSERVICEGETRESPONSE']._serialized_options = b'\252\273\030\022{\"type\": \"object\"}'
+  _globals['_RESPONSESSERVICEGETSTREAMREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_RESPONSESSERVICEGETSTREAMREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
+  _globals['_RESPONSESSERVICEGETSTREAMRESPONSE']._loaded_options = None
+  _globals['_RESPONSESSERVICEGETSTREAMRESPONSE']._serialized_options = b'\252\273\030\022{\"type\": \"object\"}'
+  _globals['_RESPONSESSERVICELISTINPUTITEMSREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_RESPONSESSERVICELISTINPUTITEMSREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
+  _globals['_RESPONSESSERVICELISTINPUTITEMSRESPONSE'].fields_by_name['page']._loaded_options = None
+  _globals['_RESPONSESSERVICELISTINPUTITEMSRESPONSE'].fields_by_name['page']._serialized_options = b'\250\273\030\001'
+  _globals['_RESPONSESSERVICELISTINPUTITEMSRESPONSE']._loaded_options = None
+  _globals['_RESPONSESSERVICELISTINPUTITEMSRESPONSE']._serialized_options = b'\252\273\030\022{\"type\": \"object\"}'
+  _globals['_RESPONSESSERVICECANCELREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_RESPONSESSERVICECANCELREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
+  _globals['_RESPONSESSERVICECANCELREQUEST'].fields_by_name['accept_openai_json']._loaded_options = None
+  _globals['_RESPONSESSERVICECANCELREQUEST'].fields_by_name['accept_openai_json']._serialized_options = b'\262\273\030\005false'
+  _globals['_RESPONSESSERVICECANCELRESPONSE']._loaded_options = None
+  _globals['_RESPONSESSERVICECANCELRESPONSE']._serialized_options = b'\252\273\030\022{\"type\": \"object\"}'
+  _globals['_RESPONSESSERVICEDELETEREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_RESPONSESSERVICEDELETEREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
+  _globals['_RESPONSESSERVICEDELETERESPONSE']._loaded_options = None
+  _globals['_RESPONSESSERVICEDELETERESPONSE']._serialized_options = b'\252\273\030\243\001{\"type\": \"object\", \"required\": [\"id\", \"object\", \"deleted\"], \"properties\": {\"id\": {\"type\": \"string\"}, \"object\": {\"type\": \"string\"}, \"deleted\": {\"type\": \"boolean\"}}}'
   _globals['_RESPONSESSERVICE'].methods_by_name['Create']._loaded_options = None
   _globals['_RESPONSESSERVICE'].methods_by_name['Create']._serialized_options = b'\250\273\030\003'
   _globals['_RESPONSESSERVICE'].methods_by_name['Stream']._loaded_options = None
   _globals['_RESPONSESSERVICE'].methods_by_name['Stream']._serialized_options = b'\250\273\030\003'
-  _globals['_RESPONSESSERVICECREATEREQUEST']._serialized_start=162
-  _globals['_RESPONSESSERVICECREATEREQUEST']._serialized_end=801
-  _globals['_RESPONSESSERVICECREATEREQUEST_EXTRAENTRY']._serialized_start=676
-  _globals['_RESPONSESSERVICECREATEREQUEST_EXTRAENTRY']._serialized_end=720
-  _globals['_RESPONSESSERVICECREATERESPONSE']._serialized_start=804
-  _globals['_RESPONSESSERVICECREATERESPONSE']._serialized_end=1135
-  _globals['_RESPONSESSERVICECREATERESPONSE_EXTRAENTRY']._serialized_start=676
-  _globals['_RESPONSESSERVICECREATERESPONSE_EXTRAENTRY']._serialized_end=720
-  _globals['_RESPONSESSERVICESTREAMREQUEST']._serialized_start=1137
-  _globals['_RESPONSESSERVICESTREAMREQUEST']._serialized_end=1229
-  _globals['_RESPONSESSERVICESTREAMRESPONSE']._serialized_start=1232
-  _globals['_RESPONSESSERVICESTREAMRESPONSE']._serialized_end=1378
-  _globals['_RESPONSESSERVICE']._serialized_start=1381
-  _globals['_RESPONSESSERVICE']._serialized_end=1611
+  _globals['_RESPONSESSERVICE'].methods_by_name['Get']._loaded_options = None
+  _globals['_RESPONSESSERVICE'].methods_by_name['Get']._serialized_options = b'\250\273\030\002\202\323\344\223\002\024\022\022/v1/responses/{id}'
+  _globals['_RESPONSESSERVICE'].methods_by_name['GetStream']._loaded_options = None
+  _globals['_RESPONSESSERVICE'].methods_by_name['GetStream']._serialized_options = b'\250\273\030\002'
+  _globals['_RESPONSESSERVICE'].methods_by_name['ListInputItems']._loaded_options = None
+  _globals['_RESPONSESSERVICE'].methods_by_name['ListInputItems']._serialized_options = b'\250\273\030\002\202\323\344\223\002 \022\036/v1/responses/{id}/input_items'
+  _globals['_RESPONSESSERVICE'].methods_by_name['Cancel']._loaded_options = None
+  _globals['_RESPONSESSERVICE'].methods_by_name['Cancel']._serialized_options = b'\250\273\030\003\202\323\344\223\002\033\"\031/v1/responses/{id}/cancel'
+  _globals['_RESPONSESSERVICE'].methods_by_name['Delete']._loaded_options = None
+  _globals['_RESPONSESSERVICE'].methods_by_name['Delete']._serialized_options = b'\250\273\030\003\202\323\344\223\002\024*\022/v1/responses/{id}'
+  _globals['_RESPONSESSERVICECREATEREQUEST']._serialized_start=192
+  _globals['_RESPONSESSERVICECREATEREQUEST']._serialized_end=879
+  _globals['_RESPONSESSERVICECREATEREQUEST_EXTRAENTRY']._serialized_start=719
+  _globals['_RESPONSESSERVICECREATEREQUEST_EXTRAENTRY']._serialized_end=763
+  _globals['_RESPONSESSERVICECREATERESPONSE']._serialized_start=882
+  _globals['_RESPONSESSERVICECREATERESPONSE']._serialized_end=1213
+  _globals['_RESPONSESSERVICECREATERESPONSE_EXTRAENTRY']._serialized_start=719
+  _globals['_RESPONSESSERVICECREATERESPONSE_EXTRAENTRY']._serialized_end=763
+  _globals['_RESPONSESSERVICESTREAMREQUEST']._serialized_start=1215
+  _globals['_RESPONSESSERVICESTREAMREQUEST']._serialized_end=1307
+  _globals['_RESPONSESSERVICESTREAMRESPONSE']._serialized_start=1310
+  _globals['_RESPONSESSERVICESTREAMRESPONSE']._serialized_end=1456
+  _globals['_RESPONSESSERVICEGETREQUEST']._serialized_start=1458
+  _globals['_RESPONSESSERVICEGETREQUEST']._serialized_end=1560
+  _globals['_RESPONSESSERVICEGETRESPONSE']._serialized_start=1562
+  _globals['_RESPONSESSERVICEGETRESPONSE']._serialized_end=1678
+  _globals['_RESPONSESSERVICEGETSTREAMREQUEST']._serialized_start=1681
+  _globals['_RESPONSESSERVICEGETSTREAMREQUEST']._serialized_end=1856
+  _globals['_RESPONSESSERVICEGETSTREAMRESPONSE']._serialized_start=1858
+  _globals['_RESPONSESSERVICEGETSTREAMRESPONSE']._serialized_end=1957
+  _globals['_RESPONSESSERVICELISTINPUTITEMSREQUEST']._serialized_start=1960
+  _globals['_RESPONSESSERVICELISTINPUTITEMSREQUEST']._serialized_end=2094
+  _globals['_RESPONSESSERVICELISTINPUTITEMSRESPONSE']._serialized_start=2096
+  _globals['_RESPONSESSERVICELISTINPUTITEMSRESPONSE']._serialized_end=2180
+  _globals['_RESPONSESSERVICECANCELREQUEST']._serialized_start=2182
+  _globals['_RESPONSESSERVICECANCELREQUEST']._serialized_end=2270
+  _globals['_RESPONSESSERVICECANCELRESPONSE']._serialized_start=2272
+  _globals['_RESPONSESSERVICECANCELRESPONSE']._serialized_end=2391
+  _globals['_RESPONSESSERVICEDELETEREQUEST']._serialized_start=2393
+  _globals['_RESPONSESSERVICEDELETEREQUEST']._serialized_end=2442
+  _globals['_RESPONSESSERVICEDELETERESPONSE']._serialized_start=2445
+  _globals['_RESPONSESSERVICEDELETERESPONSE']._serialized_end=2660
+  _globals['_RESPONSESSERVICE']._serialized_start=2663
+  _globals['_RESPONSESSERVICE']._serialized_end=3570
 # @@protoc_insertion_point(module_scope)

@@ -51,6 +51,8 @@ class ResponsesServiceCreateRequest(_message.Message):
     INSTRUCTIONS_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
+    PREVIOUS_RESPONSE_ID_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
     OPENAI_JSON_FIELD_NUMBER: _builtins.int
     ACCEPT_OPENAI_JSON_FIELD_NUMBER: _builtins.int
@@ -64,14 +66,18 @@ class ResponsesServiceCreateRequest(_message.Message):
     """Most tokens to write, those of reasoning included."""
     temperature: _builtins.float
     """Randomness, 0 to 2."""
+    previous_response_id: _builtins.str
+    """The id of the answer that this one goes on from: it must be the caller's, and kept still."""
+    store: _builtins.bool
+    """Whether the answer is kept, so that it can be got again and gone on from; absent means that it is."""
     openai_json: _builtins.bytes
     """Instead of all fields above: the whole request as JSON text in OpenAI's form, as the bridge carries it."""
     accept_openai_json: _builtins.bool
     """Whether the caller takes the answer as JSON text in OpenAI's form."""
     @_builtins.property
     def extra(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Fields that have no place above: JSON text by name. They reach the provider as they are. `previous_response_id` and
-        `conversation` are refused, since which provider keeps what they name is not known here.
+        """Fields that have no place above: JSON text by name. They reach a provider with the Responses API as they are; docs/endpoints.md
+        says what becomes of them in a chat. `conversation` is refused, since which provider keeps it is not known here.
         """
 
     def __init__(
@@ -82,13 +88,15 @@ class ResponsesServiceCreateRequest(_message.Message):
         instructions: _builtins.str | None = ...,
         max_output_tokens: _builtins.int | None = ...,
         temperature: _builtins.float | None = ...,
+        previous_response_id: _builtins.str | None = ...,
+        store: _builtins.bool | None = ...,
         extra: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         openai_json: _builtins.bytes | None = ...,
         accept_openai_json: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_input", b"_input", "_instructions", b"_instructions", "_max_output_tokens", b"_max_output_tokens", "_openai_json", b"_openai_json", "_temperature", b"_temperature", "input", b"input", "instructions", b"instructions", "max_output_tokens", b"max_output_tokens", "openai_json", b"openai_json", "temperature", b"temperature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_input", b"_input", "_instructions", b"_instructions", "_max_output_tokens", b"_max_output_tokens", "_openai_json", b"_openai_json", "_previous_response_id", b"_previous_response_id", "_store", b"_store", "_temperature", b"_temperature", "input", b"input", "instructions", b"instructions", "max_output_tokens", b"max_output_tokens", "openai_json", b"openai_json", "previous_response_id", b"previous_response_id", "store", b"store", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_input", b"_input", "_instructions", b"_instructions", "_max_output_tokens", b"_max_output_tokens", "_openai_json", b"_openai_json", "_temperature", b"_temperature", "accept_openai_json", b"accept_openai_json", "extra", b"extra", "input", b"input", "instructions", b"instructions", "max_output_tokens", b"max_output_tokens", "model", b"model", "openai_json", b"openai_json", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_input", b"_input", "_instructions", b"_instructions", "_max_output_tokens", b"_max_output_tokens", "_openai_json", b"_openai_json", "_previous_response_id", b"_previous_response_id", "_store", b"_store", "_temperature", b"_temperature", "accept_openai_json", b"accept_openai_json", "extra", b"extra", "input", b"input", "instructions", b"instructions", "max_output_tokens", b"max_output_tokens", "model", b"model", "openai_json", b"openai_json", "previous_response_id", b"previous_response_id", "store", b"store", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__input: _TypeAlias = _typing.Literal["input"]  # noqa: Y015
     _WhichOneofArgType__input: _TypeAlias = _typing.Literal["_input", b"_input"]  # noqa: Y015
@@ -98,6 +106,10 @@ class ResponsesServiceCreateRequest(_message.Message):
     _WhichOneofArgType__max_output_tokens: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens"]  # noqa: Y015
     _WhichOneofReturnType__openai_json: _TypeAlias = _typing.Literal["openai_json"]  # noqa: Y015
     _WhichOneofArgType__openai_json: _TypeAlias = _typing.Literal["_openai_json", b"_openai_json"]  # noqa: Y015
+    _WhichOneofReturnType__previous_response_id: _TypeAlias = _typing.Literal["previous_response_id"]  # noqa: Y015
+    _WhichOneofArgType__previous_response_id: _TypeAlias = _typing.Literal["_previous_response_id", b"_previous_response_id"]  # noqa: Y015
+    _WhichOneofReturnType__store: _TypeAlias = _typing.Literal["store"]  # noqa: Y015
+    _WhichOneofArgType__store: _TypeAlias = _typing.Literal["_store", b"_store"]  # noqa: Y015
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
     @_typing.overload
@@ -108,6 +120,10 @@ class ResponsesServiceCreateRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_output_tokens) -> _WhichOneofReturnType__max_output_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__openai_json) -> _WhichOneofReturnType__openai_json | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__previous_response_id) -> _WhichOneofReturnType__previous_response_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__store) -> _WhichOneofReturnType__store | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
 
@@ -147,7 +163,7 @@ class ResponsesServiceCreateResponse(_message.Message):
     EXTRA_FIELD_NUMBER: _builtins.int
     OPENAI_JSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The answer's id, as the provider gave it."""
+    """The answer's id, as the provider gave it, or the gateway's own."""
     model: _builtins.str
     """The model that answered."""
     status: _builtins.str
@@ -245,3 +261,284 @@ class ResponsesServiceStreamResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__usage) -> _WhichOneofReturnType__usage | None: ...
 
 Global___ResponsesServiceStreamResponse: _TypeAlias = ResponsesServiceStreamResponse  # noqa: Y015
+
+@_typing.final
+class ResponsesServiceGetRequest(_message.Message):
+    """Request of ResponsesService.Get."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_FIELD_NUMBER: _builtins.int
+    ACCEPT_OPENAI_JSON_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The answer's id."""
+    accept_openai_json: _builtins.bool
+    """Whether the caller takes the answer as JSON text in OpenAI's form."""
+    @_builtins.property
+    def include(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What to add to it, such as `message.output_text.logprobs`. The gateway's own answers are as they were kept."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        include: _abc.Iterable[_builtins.str] | None = ...,
+        accept_openai_json: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_openai_json", b"accept_openai_json", "id", b"id", "include", b"include"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResponsesServiceGetRequest: _TypeAlias = ResponsesServiceGetRequest  # noqa: Y015
+
+@_typing.final
+class ResponsesServiceGetResponse(_message.Message):
+    """Response of ResponsesService.Get."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def response(self) -> Global___ResponsesServiceCreateResponse:
+        """The answer."""
+
+    def __init__(
+        self,
+        *,
+        response: Global___ResponsesServiceCreateResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResponsesServiceGetResponse: _TypeAlias = ResponsesServiceGetResponse  # noqa: Y015
+
+@_typing.final
+class ResponsesServiceGetStreamRequest(_message.Message):
+    """Request of ResponsesService.GetStream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_FIELD_NUMBER: _builtins.int
+    STARTING_AFTER_FIELD_NUMBER: _builtins.int
+    INCLUDE_OBFUSCATION_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The answer's id."""
+    starting_after: _builtins.int
+    """The sequence number of the event to begin after; absent for all events."""
+    include_obfuscation: _builtins.bool
+    """Whether the provider may pad its events, so that their lengths tell less; absent for what the provider usually does."""
+    @_builtins.property
+    def include(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What to add to it."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        include: _abc.Iterable[_builtins.str] | None = ...,
+        starting_after: _builtins.int | None = ...,
+        include_obfuscation: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_include_obfuscation", b"_include_obfuscation", "_starting_after", b"_starting_after", "include_obfuscation", b"include_obfuscation", "starting_after", b"starting_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_include_obfuscation", b"_include_obfuscation", "_starting_after", b"_starting_after", "id", b"id", "include", b"include", "include_obfuscation", b"include_obfuscation", "starting_after", b"starting_after"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__include_obfuscation: _TypeAlias = _typing.Literal["include_obfuscation"]  # noqa: Y015
+    _WhichOneofArgType__include_obfuscation: _TypeAlias = _typing.Literal["_include_obfuscation", b"_include_obfuscation"]  # noqa: Y015
+    _WhichOneofReturnType__starting_after: _TypeAlias = _typing.Literal["starting_after"]  # noqa: Y015
+    _WhichOneofArgType__starting_after: _TypeAlias = _typing.Literal["_starting_after", b"_starting_after"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__include_obfuscation) -> _WhichOneofReturnType__include_obfuscation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__starting_after) -> _WhichOneofReturnType__starting_after | None: ...
+
+Global___ResponsesServiceGetStreamRequest: _TypeAlias = ResponsesServiceGetStreamRequest  # noqa: Y015
+
+@_typing.final
+class ResponsesServiceGetStreamResponse(_message.Message):
+    """Response of ResponsesService.GetStream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.JsonEvent]:
+        """Events, in order; at least one."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_events_pb2.JsonEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResponsesServiceGetStreamResponse: _TypeAlias = ResponsesServiceGetStreamResponse  # noqa: Y015
+
+@_typing.final
+class ResponsesServiceListInputItemsRequest(_message.Message):
+    """Request of ResponsesService.ListInputItems."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    INCLUDE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The answer's id."""
+    limit: _builtins.int
+    """Most items to return, 1 to 100; absent means 20."""
+    after: _builtins.str
+    """The id of the item to begin after; empty for the first page."""
+    order: _builtins.str
+    """`asc` for the order in which they were given, `desc` or empty for the opposite."""
+    @_builtins.property
+    def include(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What to add to them."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        limit: _builtins.int | None = ...,
+        after: _builtins.str = ...,
+        order: _builtins.str = ...,
+        include: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "after", b"after", "id", b"id", "include", b"include", "limit", b"limit", "order", b"order"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+
+Global___ResponsesServiceListInputItemsRequest: _TypeAlias = ResponsesServiceListInputItemsRequest  # noqa: Y015
+
+@_typing.final
+class ResponsesServiceListInputItemsResponse(_message.Message):
+    """Response of ResponsesService.ListInputItems."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_FIELD_NUMBER: _builtins.int
+    page: _builtins.str
+    """The page as JSON text in OpenAI's form: an object with the items in `data`."""
+    def __init__(
+        self,
+        *,
+        page: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResponsesServiceListInputItemsResponse: _TypeAlias = ResponsesServiceListInputItemsResponse  # noqa: Y015
+
+@_typing.final
+class ResponsesServiceCancelRequest(_message.Message):
+    """Request of ResponsesService.Cancel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ACCEPT_OPENAI_JSON_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The answer's id."""
+    accept_openai_json: _builtins.bool
+    """Whether the caller takes the answer as JSON text in OpenAI's form."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        accept_openai_json: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_openai_json", b"accept_openai_json", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResponsesServiceCancelRequest: _TypeAlias = ResponsesServiceCancelRequest  # noqa: Y015
+
+@_typing.final
+class ResponsesServiceCancelResponse(_message.Message):
+    """Response of ResponsesService.Cancel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def response(self) -> Global___ResponsesServiceCreateResponse:
+        """The answer as it stands."""
+
+    def __init__(
+        self,
+        *,
+        response: Global___ResponsesServiceCreateResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResponsesServiceCancelResponse: _TypeAlias = ResponsesServiceCancelResponse  # noqa: Y015
+
+@_typing.final
+class ResponsesServiceDeleteRequest(_message.Message):
+    """Request of ResponsesService.Delete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The answer's id."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResponsesServiceDeleteRequest: _TypeAlias = ResponsesServiceDeleteRequest  # noqa: Y015
+
+@_typing.final
+class ResponsesServiceDeleteResponse(_message.Message):
+    """Response of ResponsesService.Delete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The answer's id."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResponsesServiceDeleteResponse: _TypeAlias = ResponsesServiceDeleteResponse  # noqa: Y015

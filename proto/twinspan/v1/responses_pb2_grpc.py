@@ -26,9 +26,12 @@ if _version_not_supported:
 
 
 class ResponsesServiceStub:
-    """Answers in the form of OpenAI's Responses API, by providers that have it.
+    """Answers in the form of OpenAI's Responses API. A provider that has it is sent the request as it came; any other one is asked to chat,
+    and the answer is written in this form here. What chat cannot say is then refused with the field at fault.
 
-    It sends the same trailing metadata as ChatService. Nothing is remembered of an answer: a request holds its whole conversation.
+    It sends the same trailing metadata as ChatService. Who made an answer, and for whom, is remembered for 30 days, and an answer that the
+    gateway wrote itself is kept whole for as long, unless the request says `store: false`. An answer belongs to the key that asked for
+    it; other keys get NOT_FOUND (`not_found`), as if there were none; `admin` has all of them.
     """
 
     def __init__(self, channel):
@@ -47,12 +50,40 @@ class ResponsesServiceStub:
                 request_serializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceStreamRequest.SerializeToString,
                 response_deserializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceStreamResponse.FromString,
                 _registered_method=True)
+        self.Get = channel.unary_unary(
+                '/twinspan.v1.ResponsesService/Get',
+                request_serializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceGetRequest.SerializeToString,
+                response_deserializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceGetResponse.FromString,
+                _registered_method=True)
+        self.GetStream = channel.unary_stream(
+                '/twinspan.v1.ResponsesService/GetStream',
+                request_serializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceGetStreamRequest.SerializeToString,
+                response_deserializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceGetStreamResponse.FromString,
+                _registered_method=True)
+        self.ListInputItems = channel.unary_unary(
+                '/twinspan.v1.ResponsesService/ListInputItems',
+                request_serializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceListInputItemsRequest.SerializeToString,
+                response_deserializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceListInputItemsResponse.FromString,
+                _registered_method=True)
+        self.Cancel = channel.unary_unary(
+                '/twinspan.v1.ResponsesService/Cancel',
+                request_serializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceCancelRequest.SerializeToString,
+                response_deserializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceCancelResponse.FromString,
+                _registered_method=True)
+        self.Delete = channel.unary_unary(
+                '/twinspan.v1.ResponsesService/Delete',
+                request_serializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceDeleteRequest.SerializeToString,
+                response_deserializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceDeleteResponse.FromString,
+                _registered_method=True)
 
 
 class ResponsesServiceServicer:
-    """Answers in the form of OpenAI's Responses API, by providers that have it.
+    """Answers in the form of OpenAI's Responses API. A provider that has it is sent the request as it came; any other one is asked to chat,
+    and the answer is written in this form here. What chat cannot say is then refused with the field at fault.
 
-    It sends the same trailing metadata as ChatService. Nothing is remembered of an answer: a request holds its whole conversation.
+    It sends the same trailing metadata as ChatService. Who made an answer, and for whom, is remembered for 30 days, and an answer that the
+    gateway wrote itself is kept whole for as long, unless the request says `store: false`. An answer belongs to the key that asked for
+    it; other keys get NOT_FOUND (`not_found`), as if there were none; `admin` has all of them.
     """
 
     def Create(self, request, context):
@@ -63,8 +94,45 @@ class ResponsesServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Stream(self, request, context):
-        """Answers as the model writes: every event as the provider sent it, its sequence number included. An error before the first event
-        has a status of its own and nothing else; an error after it ends the stream with that status.
+        """Answers as the model writes: every event as the provider sent it, its sequence number included, or those that its chat comes to,
+        in the same order. An error before the first event has a status of its own and nothing else; an error after it ends the stream with
+        that status, after a `response.failed` event where the events are the gateway's own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Get(self, request, context):
+        """Returns an answer as it stands, from the provider that made it, or as it was kept. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStream(self, request, context):
+        """Gives the events of an answer again, from the provider that made it. INVALID_ARGUMENT for one that the gateway wrote itself, of
+        which events are not kept. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListInputItems(self, request, context):
+        """Lists the items of what an answer was made from. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Cancel(self, request, context):
+        """Stops an answer that is made in the background. INVALID_ARGUMENT for one that is not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Delete(self, request, context):
+        """Deletes an answer. Deleting it again is NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,6 +151,31 @@ def add_ResponsesServiceServicer_to_server(servicer, server):
                     request_deserializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceStreamRequest.FromString,
                     response_serializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceStreamResponse.SerializeToString,
             ),
+            'Get': grpc.unary_unary_rpc_method_handler(
+                    servicer.Get,
+                    request_deserializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceGetRequest.FromString,
+                    response_serializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceGetResponse.SerializeToString,
+            ),
+            'GetStream': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetStream,
+                    request_deserializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceGetStreamRequest.FromString,
+                    response_serializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceGetStreamResponse.SerializeToString,
+            ),
+            'ListInputItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListInputItems,
+                    request_deserializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceListInputItemsRequest.FromString,
+                    response_serializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceListInputItemsResponse.SerializeToString,
+            ),
+            'Cancel': grpc.unary_unary_rpc_method_handler(
+                    servicer.Cancel,
+                    request_deserializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceCancelRequest.FromString,
+                    response_serializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceCancelResponse.SerializeToString,
+            ),
+            'Delete': grpc.unary_unary_rpc_method_handler(
+                    servicer.Delete,
+                    request_deserializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceDeleteRequest.FromString,
+                    response_serializer=twinspan_dot_v1_dot_responses__pb2.ResponsesServiceDeleteResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'twinspan.v1.ResponsesService', rpc_method_handlers)
@@ -92,9 +185,12 @@ def add_ResponsesServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ResponsesService:
-    """Answers in the form of OpenAI's Responses API, by providers that have it.
+    """Answers in the form of OpenAI's Responses API. A provider that has it is sent the request as it came; any other one is asked to chat,
+    and the answer is written in this form here. What chat cannot say is then refused with the field at fault.
 
-    It sends the same trailing metadata as ChatService. Nothing is remembered of an answer: a request holds its whole conversation.
+    It sends the same trailing metadata as ChatService. Who made an answer, and for whom, is remembered for 30 days, and an answer that the
+    gateway wrote itself is kept whole for as long, unless the request says `store: false`. An answer belongs to the key that asked for
+    it; other keys get NOT_FOUND (`not_found`), as if there were none; `admin` has all of them.
     """
 
     @staticmethod
@@ -141,6 +237,141 @@ class ResponsesService:
             '/twinspan.v1.ResponsesService/Stream',
             twinspan_dot_v1_dot_responses__pb2.ResponsesServiceStreamRequest.SerializeToString,
             twinspan_dot_v1_dot_responses__pb2.ResponsesServiceStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Get(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/twinspan.v1.ResponsesService/Get',
+            twinspan_dot_v1_dot_responses__pb2.ResponsesServiceGetRequest.SerializeToString,
+            twinspan_dot_v1_dot_responses__pb2.ResponsesServiceGetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/twinspan.v1.ResponsesService/GetStream',
+            twinspan_dot_v1_dot_responses__pb2.ResponsesServiceGetStreamRequest.SerializeToString,
+            twinspan_dot_v1_dot_responses__pb2.ResponsesServiceGetStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListInputItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/twinspan.v1.ResponsesService/ListInputItems',
+            twinspan_dot_v1_dot_responses__pb2.ResponsesServiceListInputItemsRequest.SerializeToString,
+            twinspan_dot_v1_dot_responses__pb2.ResponsesServiceListInputItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Cancel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/twinspan.v1.ResponsesService/Cancel',
+            twinspan_dot_v1_dot_responses__pb2.ResponsesServiceCancelRequest.SerializeToString,
+            twinspan_dot_v1_dot_responses__pb2.ResponsesServiceCancelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Delete(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/twinspan.v1.ResponsesService/Delete',
+            twinspan_dot_v1_dot_responses__pb2.ResponsesServiceDeleteRequest.SerializeToString,
+            twinspan_dot_v1_dot_responses__pb2.ResponsesServiceDeleteResponse.FromString,
             options,
             channel_credentials,
             insecure,

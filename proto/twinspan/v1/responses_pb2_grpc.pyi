@@ -27,9 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ResponsesServiceStub:
-    """Answers in the form of OpenAI's Responses API, by providers that have it.
+    """Answers in the form of OpenAI's Responses API. A provider that has it is sent the request as it came; any other one is asked to chat,
+    and the answer is written in this form here. What chat cannot say is then refused with the field at fault.
 
-    It sends the same trailing metadata as ChatService. Nothing is remembered of an answer: a request holds its whole conversation.
+    It sends the same trailing metadata as ChatService. Who made an answer, and for whom, is remembered for 30 days, and an answer that the
+    gateway wrote itself is kept whole for as long, unless the request says `store: false`. An answer belongs to the key that asked for
+    it; other keys get NOT_FOUND (`not_found`), as if there were none; `admin` has all of them.
     """
 
     @_typing.overload
@@ -39,29 +42,61 @@ class ResponsesServiceStub:
     Create: _grpc.UnaryUnaryMultiCallable[_responses_pb2.ResponsesServiceCreateRequest, _responses_pb2.ResponsesServiceCreateResponse]
     """Answers in one message. Not idempotent."""
     Stream: _grpc.UnaryStreamMultiCallable[_responses_pb2.ResponsesServiceStreamRequest, _responses_pb2.ResponsesServiceStreamResponse]
-    """Answers as the model writes: every event as the provider sent it, its sequence number included. An error before the first event
-    has a status of its own and nothing else; an error after it ends the stream with that status.
+    """Answers as the model writes: every event as the provider sent it, its sequence number included, or those that its chat comes to,
+    in the same order. An error before the first event has a status of its own and nothing else; an error after it ends the stream with
+    that status, after a `response.failed` event where the events are the gateway's own.
     """
+    Get: _grpc.UnaryUnaryMultiCallable[_responses_pb2.ResponsesServiceGetRequest, _responses_pb2.ResponsesServiceGetResponse]
+    """Returns an answer as it stands, from the provider that made it, or as it was kept. Idempotent."""
+    GetStream: _grpc.UnaryStreamMultiCallable[_responses_pb2.ResponsesServiceGetStreamRequest, _responses_pb2.ResponsesServiceGetStreamResponse]
+    """Gives the events of an answer again, from the provider that made it. INVALID_ARGUMENT for one that the gateway wrote itself, of
+    which events are not kept. Idempotent.
+    """
+    ListInputItems: _grpc.UnaryUnaryMultiCallable[_responses_pb2.ResponsesServiceListInputItemsRequest, _responses_pb2.ResponsesServiceListInputItemsResponse]
+    """Lists the items of what an answer was made from. Idempotent."""
+    Cancel: _grpc.UnaryUnaryMultiCallable[_responses_pb2.ResponsesServiceCancelRequest, _responses_pb2.ResponsesServiceCancelResponse]
+    """Stops an answer that is made in the background. INVALID_ARGUMENT for one that is not."""
+    Delete: _grpc.UnaryUnaryMultiCallable[_responses_pb2.ResponsesServiceDeleteRequest, _responses_pb2.ResponsesServiceDeleteResponse]
+    """Deletes an answer. Deleting it again is NOT_FOUND."""
 
 @_typing.type_check_only
 class ResponsesServiceAsyncStub(ResponsesServiceStub):
-    """Answers in the form of OpenAI's Responses API, by providers that have it.
+    """Answers in the form of OpenAI's Responses API. A provider that has it is sent the request as it came; any other one is asked to chat,
+    and the answer is written in this form here. What chat cannot say is then refused with the field at fault.
 
-    It sends the same trailing metadata as ChatService. Nothing is remembered of an answer: a request holds its whole conversation.
+    It sends the same trailing metadata as ChatService. Who made an answer, and for whom, is remembered for 30 days, and an answer that the
+    gateway wrote itself is kept whole for as long, unless the request says `store: false`. An answer belongs to the key that asked for
+    it; other keys get NOT_FOUND (`not_found`), as if there were none; `admin` has all of them.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Create: _aio.UnaryUnaryMultiCallable[_responses_pb2.ResponsesServiceCreateRequest, _responses_pb2.ResponsesServiceCreateResponse]  # type: ignore[assignment]
     """Answers in one message. Not idempotent."""
     Stream: _aio.UnaryStreamMultiCallable[_responses_pb2.ResponsesServiceStreamRequest, _responses_pb2.ResponsesServiceStreamResponse]  # type: ignore[assignment]
-    """Answers as the model writes: every event as the provider sent it, its sequence number included. An error before the first event
-    has a status of its own and nothing else; an error after it ends the stream with that status.
+    """Answers as the model writes: every event as the provider sent it, its sequence number included, or those that its chat comes to,
+    in the same order. An error before the first event has a status of its own and nothing else; an error after it ends the stream with
+    that status, after a `response.failed` event where the events are the gateway's own.
     """
+    Get: _aio.UnaryUnaryMultiCallable[_responses_pb2.ResponsesServiceGetRequest, _responses_pb2.ResponsesServiceGetResponse]  # type: ignore[assignment]
+    """Returns an answer as it stands, from the provider that made it, or as it was kept. Idempotent."""
+    GetStream: _aio.UnaryStreamMultiCallable[_responses_pb2.ResponsesServiceGetStreamRequest, _responses_pb2.ResponsesServiceGetStreamResponse]  # type: ignore[assignment]
+    """Gives the events of an answer again, from the provider that made it. INVALID_ARGUMENT for one that the gateway wrote itself, of
+    which events are not kept. Idempotent.
+    """
+    ListInputItems: _aio.UnaryUnaryMultiCallable[_responses_pb2.ResponsesServiceListInputItemsRequest, _responses_pb2.ResponsesServiceListInputItemsResponse]  # type: ignore[assignment]
+    """Lists the items of what an answer was made from. Idempotent."""
+    Cancel: _aio.UnaryUnaryMultiCallable[_responses_pb2.ResponsesServiceCancelRequest, _responses_pb2.ResponsesServiceCancelResponse]  # type: ignore[assignment]
+    """Stops an answer that is made in the background. INVALID_ARGUMENT for one that is not."""
+    Delete: _aio.UnaryUnaryMultiCallable[_responses_pb2.ResponsesServiceDeleteRequest, _responses_pb2.ResponsesServiceDeleteResponse]  # type: ignore[assignment]
+    """Deletes an answer. Deleting it again is NOT_FOUND."""
 
 class ResponsesServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Answers in the form of OpenAI's Responses API, by providers that have it.
+    """Answers in the form of OpenAI's Responses API. A provider that has it is sent the request as it came; any other one is asked to chat,
+    and the answer is written in this form here. What chat cannot say is then refused with the field at fault.
 
-    It sends the same trailing metadata as ChatService. Nothing is remembered of an answer: a request holds its whole conversation.
+    It sends the same trailing metadata as ChatService. Who made an answer, and for whom, is remembered for 30 days, and an answer that the
+    gateway wrote itself is kept whole for as long, unless the request says `store: false`. An answer belongs to the key that asked for
+    it; other keys get NOT_FOUND (`not_found`), as if there were none; `admin` has all of them.
     """
 
     @_abc_1.abstractmethod
@@ -78,8 +113,51 @@ class ResponsesServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _responses_pb2.ResponsesServiceStreamRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_responses_pb2.ResponsesServiceStreamResponse], _abc.AsyncIterator[_responses_pb2.ResponsesServiceStreamResponse]]:
-        """Answers as the model writes: every event as the provider sent it, its sequence number included. An error before the first event
-        has a status of its own and nothing else; an error after it ends the stream with that status.
+        """Answers as the model writes: every event as the provider sent it, its sequence number included, or those that its chat comes to,
+        in the same order. An error before the first event has a status of its own and nothing else; an error after it ends the stream with
+        that status, after a `response.failed` event where the events are the gateway's own.
         """
+
+    @_abc_1.abstractmethod
+    def Get(
+        self,
+        request: _responses_pb2.ResponsesServiceGetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_responses_pb2.ResponsesServiceGetResponse, _abc.Awaitable[_responses_pb2.ResponsesServiceGetResponse]]:
+        """Returns an answer as it stands, from the provider that made it, or as it was kept. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def GetStream(
+        self,
+        request: _responses_pb2.ResponsesServiceGetStreamRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_responses_pb2.ResponsesServiceGetStreamResponse], _abc.AsyncIterator[_responses_pb2.ResponsesServiceGetStreamResponse]]:
+        """Gives the events of an answer again, from the provider that made it. INVALID_ARGUMENT for one that the gateway wrote itself, of
+        which events are not kept. Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def ListInputItems(
+        self,
+        request: _responses_pb2.ResponsesServiceListInputItemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_responses_pb2.ResponsesServiceListInputItemsResponse, _abc.Awaitable[_responses_pb2.ResponsesServiceListInputItemsResponse]]:
+        """Lists the items of what an answer was made from. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def Cancel(
+        self,
+        request: _responses_pb2.ResponsesServiceCancelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_responses_pb2.ResponsesServiceCancelResponse, _abc.Awaitable[_responses_pb2.ResponsesServiceCancelResponse]]:
+        """Stops an answer that is made in the background. INVALID_ARGUMENT for one that is not."""
+
+    @_abc_1.abstractmethod
+    def Delete(
+        self,
+        request: _responses_pb2.ResponsesServiceDeleteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_responses_pb2.ResponsesServiceDeleteResponse, _abc.Awaitable[_responses_pb2.ResponsesServiceDeleteResponse]]:
+        """Deletes an answer. Deleting it again is NOT_FOUND."""
 
 def add_ResponsesServiceServicer_to_server(servicer: ResponsesServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

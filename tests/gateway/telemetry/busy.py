@@ -57,5 +57,10 @@ def busy() -> Recorder:
     recorder.authenticated()
     recorder.auth_failed("missing")
     recorder.auth_denied("role")
-    recorder.loop_lag.observe(0.002)
+    recorder.loop_was_late(0.002)
+    recorder.body_forwarded("sent", 100, "xai")
+    recorder.body_forwarded("received", 1000, "xai")
+    recorder.batches.active, recorder.batches.pending = 1, 7
+    recorder.batches.completed, recorder.batches.failed = 3, 2
+    recorder.models_discovered("openai", "ok")
     return recorder

@@ -79,12 +79,23 @@ def test_every_count_is_rendered() -> None:
         },
         "twinspan_provider_cache_tokens_total": {(("kind", "hit"),): 4, (("kind", "miss"),): 6, (("kind", "creation"),): 3},
         "twinspan_cost_usd_total": {GROK: 0, LOCAL: 0.5, LOCAL_DIRECT: 0},
+        "twinspan_unpriced_requests_total": {GROK: 0, LOCAL: 0, LOCAL_DIRECT: 1},
+        "twinspan_reasoning_tokens_total": {GROK: 0, LOCAL: 5, LOCAL_DIRECT: 0},
+        "twinspan_context_limit_errors_total": {(): 0},
+        "twinspan_forwarded_bytes_total": {
+            (("direction", "sent"), ("provider", "xai")): 100,
+            (("direction", "received"), ("provider", "xai")): 1000,
+        },
+        "twinspan_batches_active": {(): 1},
+        "twinspan_batch_lines_pending": {(): 7},
+        "twinspan_batch_lines_total": {(("result", "completed"),): 3, (("result", "failed"),): 2},
         "twinspan_errors_total": {
             (("kind", "cancelled"), ("provider", "")): 1,
             (("kind", "targets_exhausted"), ("provider", "xai")): 1,
         },
         "twinspan_stream_interrupts_total": {(("reason", "provider_timeout"),): 1},
         "twinspan_auth_failure_total": {(("type", "missing"),): 1},
+        "twinspan_model_discovery_total": {(("provider", "openai"), ("result", "ok")): 1},
         "twinspan_auth_denials_total": {(("reason", "role"),): 1},
         "twinspan_auth_success_total": {(): 1},
         "twinspan_retries_total": {(): 1},
@@ -142,6 +153,14 @@ def test_openmetrics_has_the_trace_of_a_sampled_request() -> None:
         "twinspan_upstream_request_duration_seconds": ({"trace_id": TRACE}, 1.5),
         "twinspan_ttft_seconds": ({"trace_id": TRACE}, 1.0),
     }
+
+
+def test_attempts_that_were_longer_than_the_context_are_counted_over_all_models() -> None:
+    recorder = Recorder()
+    for model in ("small", "small", "smaller"):
+        recorder.attempt("", "local", model).end("context_exceeded")
+
+    assert _samples(recorder)["twinspan_context_limit_errors_total"] == {(): 3}
 
 
 def test_models_beyond_the_limit_share_one_label() -> None:

@@ -14,7 +14,9 @@ def test_stats_show_the_counts_of_each_model_in_alphabetical_order() -> None:
         uptime_seconds=4,
         inflight_requests=1,
         models=[
-            admin_pb2.ModelStats(provider="local", model="smollm2", requests=1, input_tokens=1, output_tokens=2),
+            admin_pb2.ModelStats(
+                provider="local", model="smollm2", requests=1, input_tokens=1, output_tokens=2, unpriced_requests=1
+            ),
             admin_pb2.ModelStats(
                 agent="smart",
                 provider="local",
@@ -43,11 +45,83 @@ def test_stats_show_the_counts_of_each_model_in_alphabetical_order() -> None:
             ),
         ],
         errors={"cancelled": 1, "targets_exhausted": 1},
+        totals=admin_pb2.TotalStats(
+            requests=3,
+            errors=1,
+            input_tokens=11,
+            output_tokens=22,
+            reasoning_tokens=5,
+            cache_hit_tokens=4,
+            cache_miss_tokens=6,
+            cache_creation_tokens=3,
+        ),
+        providers=[
+            admin_pb2.ProviderStats(
+                provider="local", state="healthy", requests=2, latency_p50_seconds=1.5, last_success_seconds_ago=1
+            ),
+            admin_pb2.ProviderStats(
+                provider="xai",
+                state="failing",
+                requests=1,
+                errors=1,
+                recent_error_rate=1,
+                last_error="rate_limited",
+                last_error_seconds_ago=2.5,
+            ),
+        ],
+        billing=admin_pb2.BillingStats(cost_usd=0.5, cost_usd_by_provider={"local": 0.5, "xai": 0}, unpriced_requests=1),
+        batches=admin_pb2.BatchStats(active=1, pending_requests=7, completed_requests=3, failed_requests=2),
+        process=admin_pb2.ProcessStats(event_loop_lag_p50_seconds=0.002, event_loop_lag_p99_seconds=0.002),
     )
 
 
 def test_an_empty_gateway_has_empty_stats() -> None:
-    assert stats(Recorder(clock=Clock()), "1") == admin_pb2.GetStatsResponse(version="1")
+    assert stats(Recorder(clock=Clock()), "1") == admin_pb2.GetStatsResponse(
+        version="1",
+        totals=admin_pb2.TotalStats(),
+        billing=admin_pb2.BillingStats(),
+        batches=admin_pb2.BatchStats(),
+        process=admin_pb2.ProcessStats(),
+    )
+
+
+def test_requests_of_every_service_that_uses_models_are_under_way_and_looks_at_other_things_are_not() -> None:
+    recorder = Recorder()
+    for service in ("Chat", "Embeddings", "Images", "Proxy", "Rerank", "Admin", "Batches", "Files", "Models"):
+        recorder.call(f"/twinspan.v1.{service}Service/Method")
+
+    assert stats(recorder, "1").inflight_requests == 5
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "state", "rate"),
+    [
+        ([], "unknown", 0),
+        ([None], "healthy", 0),
+        ([None] * 10 + ["network_error"], "healthy", 1 / 11),
+        ([None] * 9 + ["network_error"], "degraded", 0.1),
+        ([None, "provider_timeout"], "failing", 0.5),
+        (["invalid_request", "cancelled", "context_exceeded"], "unknown", 0),
+        (["provider_error"] * 100 + [None] * 100, "healthy", 0),
+    ],
+    ids=[
+        "nobody asked",
+        "it works",
+        "a rare failure",
+        "a tenth fails",
+        "half fails",
+        "nothing that is its fault",
+        "it has recovered",
+    ],
+)
+def test_a_provider_is_as_its_last_attempts_show(outcomes: list[str | None], state: str, rate: float) -> None:
+    recorder = Recorder()
+    recorder.attempt("", "acme", "m")
+    for outcome in outcomes:
+        recorder.attempt("", "acme", "m").end(outcome)
+
+    (provider,) = stats(recorder, "1").providers
+    assert (provider.state, provider.recent_error_rate) == (state, rate)
 
 
 def test_errors_of_one_kind_are_added_up_over_providers() -> None:

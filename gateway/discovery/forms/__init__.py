@@ -1,0 +1,1 @@
+"""How providers list their models, a file a wire form. Pure: bytes in, models out."""
