@@ -29,6 +29,11 @@ _ANSWER_METADATA = {
     "x-twinspan-attempts": "X-Twinspan-Attempts",
     "x-twinspan-cache-status": "X-Twinspan-Cache-Status",
     "x-twinspan-cost-usd": "X-Twinspan-Cost-Usd",
+    **{
+        f"x-ratelimit-{what}-{of}": f"X-RateLimit-{what.title()}-{of.title()}"
+        for what in ("limit", "remaining", "reset")
+        for of in ("requests", "tokens")
+    },
 }
 """The metadata of an answer that its headers repeat."""
 

@@ -42,6 +42,7 @@ from gateway.exchange import Exchange
 from gateway.files.store import FileStore
 from gateway.forwarding.forwarder import Forwarder
 from gateway.inprocess import InProcessChannel
+from gateway.limits.limiter import Limiter
 from gateway.local.embedding_engine import EMBEDDING_MODELS, EmbeddingEngine
 from gateway.local.engine import MODELS, Engine, EngineError, LocalEndpoint, LocalEngine
 from gateway.probe import Finding
@@ -68,6 +69,7 @@ from gateway.services.moderations import ModerationsService
 from gateway.services.proxy import ProxyService
 from gateway.services.rerank import RerankService
 from gateway.services.responses import ResponsesService
+from gateway.state.opening import make_store
 from gateway.telemetry import logs, metrics, setup
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.runtime import watch_event_loop
@@ -233,6 +235,8 @@ class Core:
             config.files.dir or state_directory(os.environ) / "files",
             lambda: self._configuration.current.config.server.max_upload_bytes,
         )
+        self._store = make_store(config.state.url)
+        self._limiter = Limiter(self._store, self._recorder, fails_open=lambda: self._configuration.current.config.state.fail_open)
         self._delegation = Delegation()
         self._batches = BatchStore(config.batches.dir or self._files.root / "batches")
         self._desk = BatchDesk(self._batches, self._files)
@@ -315,6 +319,8 @@ class Core:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
         await self._refresher.stop()
+        await self._limiter.close()
+        await self._store.close()
         await self._batches.close()
         await self._kept.close()
         await self._files.close()
@@ -395,9 +401,9 @@ class Core:
         tracing = Tracing(self._export.tracer_provider)
         edge = Edge(registration.policy(), lambda: self._keys, self._recorder, tracing, self._delegation)
         registry = HandlerRegistry([edge.wrap])
-        exchange = Exchange(lambda: self._catalogue, self._sender, self._state, self._recorder, tracing)
+        exchange = Exchange(lambda: self._catalogue, self._sender, self._state, self._recorder, tracing, self._limiter)
         most_bytes = lambda: self._configuration.current.config.server.max_upload_bytes  # noqa: E731 (three services ask it)
-        forwarder = Forwarder(lambda: self._catalogue, self._raw_sender, self._recorder, tracing, most_bytes)
+        forwarder = Forwarder(lambda: self._catalogue, self._raw_sender, self._recorder, tracing, most_bytes, self._limiter)
         backends = Backends(
             self._files,
             self._desk,

@@ -22,8 +22,10 @@ from urllib.parse import quote
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway import failures
+from gateway.access.keys import Principal
 from gateway.attempt import Attempt
 from gateway.errors import GatewayError
+from gateway.limits.limiter import Admission, Limiter
 from gateway.providers.provider import Provider
 from gateway.providers.send_error import Phase
 from gateway.providers.sender import Sender, SendError
@@ -70,6 +72,9 @@ class Operation(Protocol[_A_co]):
     def url(self, provider: Provider) -> str:
         """Returns where a provider is asked, for the attempt's span."""
 
+    def tokens(self) -> int:
+        """Returns how many tokens it may take, as far as can be told ahead. It is asked only where a limit needs it."""
+
     def attempt(self, target: Target, counts: AttemptCounts, span: AttemptSpan) -> _A_co:
         """Makes an attempt at a target."""
 
@@ -79,11 +84,13 @@ class Caller(Protocol):
 
     Attributes:
         trusted: Whether JSON texts in the request are known to be JSON.
+        principal: Who that is; None for nobody in particular.
         counts: The caller's entry in the metrics.
         answer: What the caller learns of the answer ahead of it, by metadata key.
     """
 
     trusted: bool
+    principal: Principal | None
     counts: CallCounts
     answer: dict[str, str]
 
@@ -108,6 +115,7 @@ class Exchange:
         state: RoutingState,
         recorder: Recorder,
         tracing: Tracing,
+        limiter: Limiter,
         *,
         clock: Callable[[], float] = time.monotonic,
         randomness: random.Random | None = None,
@@ -120,6 +128,7 @@ class Exchange:
             state: What routing learns.
             recorder: Counts.
             tracing: Makes spans.
+            limiter: Lets requests in.
             clock: Seconds that only rise.
             randomness: Where the jitter of retries comes from.
         """
@@ -128,6 +137,7 @@ class Exchange:
         self._state = state
         self._recorder = recorder
         self._tracing = tracing
+        self._limiter = limiter
         self._clock = clock
         self._random = randomness or random.Random()  # noqa: S311 (jitter, not a secret)
 
@@ -151,18 +161,22 @@ class Exchange:
         caller.require(route.name)
         if provider:
             route = route.only(provider)
+        admission = await self._limiter.admit(
+            caller.principal, operation.tokens, route.targets[0].provider.timeouts.total, caller.answer
+        )
         span = operation.span(self._tracing, caller.span)
         bill = Bill()
         try:
             if route.agent is not None:
                 operation.instruct(route.agent)
-            return await self._answer(operation, caller, route, span, bill)
+            return await self._answer(operation, caller, route, span, bill, admission)
         except BaseException as error:
+            self._limiter.settle(admission, 0)
             span.end(error, attempts=int(caller.answer.get("x-twinspan-attempts", "0")), cost_usd=bill.usd)
             raise
 
     async def _answer(
-        self, operation: Operation[_A], caller: Caller, route: Route, span: OperationSpan, bill: Bill
+        self, operation: Operation[_A], caller: Caller, route: Route, span: OperationSpan, bill: Bill, admission: Admission | None
     ) -> "Answer[_A]":
         """Makes attempts until one begins to answer."""
         clock = self._clock
@@ -211,7 +225,7 @@ class Exchange:
                 # What failed attempts cost must not be announced as if it were all, so a stream's cost waits for its end.
                 known_ahead = attempt.is_whole or target.provider.free
                 _tell_cost(caller, bill.with_one_more(attempt.cost_usd) if known_ahead else None)
-                return Answer(attempt, span, self, route, number, bill, caller)
+                return Answer(attempt, span, self, route, number, bill, caller, admission)
         if len(route.targets) > 1 and not (failed and all(map(_is_refusal, failed))):
             self._recorder.targets_exhausted()
             raise exhausted(route, failed)
@@ -244,8 +258,18 @@ class Exchange:
         elif isinstance(fault, SendError) and fault.phase is Phase.BODY and fault.kind == ErrorKind.ERROR_KIND_PROVIDER_TIMEOUT:
             self._recorder.stream_stalled()
 
-    def settle(self, route: Route, attempt: Attempt, fault: BaseException | None, bill: Bill, caller: Caller) -> None:
+    def settle(
+        self,
+        route: Route,
+        attempt: Attempt,
+        fault: BaseException | None,
+        bill: Bill,
+        caller: Caller,
+        admission: Admission | None,
+    ) -> None:
         """Settles an answer that had begun, and notes how it ended."""
+        usage = attempt.usage
+        self._limiter.settle(admission, None if usage is None else usage.input_tokens + usage.output_tokens)
         self._charge(attempt, fault, bill, caller)
         target = attempt.target
         if fault is None:
@@ -266,11 +290,20 @@ class Answer(Generic[_A]):
     and settles spans and counts.
     """
 
-    __slots__ = ("_attempt", "_attempts", "_bill", "_caller", "_exchange", "_route", "_span")
+    __slots__ = ("_admission", "_attempt", "_attempts", "_bill", "_caller", "_exchange", "_route", "_span")
 
     def __init__(
-        self, attempt: _A, span: OperationSpan, exchange: Exchange, route: Route, attempts: int, bill: Bill, caller: Caller
+        self,
+        attempt: _A,
+        span: OperationSpan,
+        exchange: Exchange,
+        route: Route,
+        attempts: int,
+        bill: Bill,
+        caller: Caller,
+        admission: Admission | None,
     ) -> None:
+        self._admission = admission
         self._attempt = attempt
         self._attempts = attempts
         self._bill = bill
@@ -285,7 +318,7 @@ class Answer(Generic[_A]):
 
     def __exit__(self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None) -> None:
         attempt = self._attempt
-        self._exchange.settle(self._route, attempt, error, self._bill, self._caller)
+        self._exchange.settle(self._route, attempt, error, self._bill, self._caller, self._admission)
         if self._span.recording:
             self._span.end(
                 error,

@@ -80,13 +80,13 @@ class ApiKeyConfig(Section):
     """Whether it is valid at all."""
     cache_salt: str | None = None
     """What sets its cache entries apart."""
-    rpm: Annotated[Count | None, LATER] = None
+    rpm: Count | None = None
     """Most requests a minute."""
-    tpm: Annotated[Count | None, LATER] = None
+    tpm: Count | None = None
     """Most tokens a minute."""
     budget_usd: Annotated[Dollars | None, LATER] = None
     """Most that it may spend."""
-    max_parallel: Annotated[Count | None, LATER] = None
+    max_parallel: Count | None = None
     """Most requests at a time."""
 
 

@@ -85,8 +85,11 @@ class DebugConfig(Section):
 class StateConfig(Section):
     """Where state lives that several processes share."""
 
-    url: Annotated[str, Field(pattern=r"^(memory|valkey|valkeys|redis|rediss)://"), LATER] = "memory://"
-    """`memory://`, or the URL of a Valkey or Redis server."""
+    url: Annotated[str, Field(pattern=r"^(memory|valkey|valkeys|redis|rediss)://")] = "memory://"
+    """`memory://` for this process alone, or the URL of a Valkey or Redis server for all that share it. A change needs a
+    restart."""
+    fail_open: bool = True
+    """Whether requests are let in unchecked while that server cannot be reached; else they get 503."""
 
 
 class FilesConfig(Section):

@@ -28,6 +28,7 @@ from gateway.exchange import Caller
 from gateway.failures import outcome_of
 from gateway.forwarding import order as rules
 from gateway.forwarding.socket import SocketRelay, handshake
+from gateway.limits.limiter import Limiter
 from gateway.providers.openai import faults
 from gateway.providers.provider import Provider
 from gateway.providers.raw_exchange import Head, RawExchange
@@ -89,6 +90,7 @@ class Forwarder:
         recorder: Recorder,
         tracing: Tracing,
         max_upload_bytes: Callable[[], int],
+        limiter: Limiter,
     ) -> None:
         """Makes a forwarder.
 
@@ -98,12 +100,14 @@ class Forwarder:
             recorder: Counts.
             tracing: Makes spans.
             max_upload_bytes: Returns how long a body may be.
+            limiter: Lets requests in.
         """
         self._catalogue = catalogue
         self._sender = sender
         self._recorder = recorder
         self._tracing = tracing
         self._max_upload_bytes = max_upload_bytes
+        self._limiter = limiter
 
     async def forward(self, requests: AsyncIterator[proxy_pb2.ForwardRequest], caller: ForwardCaller) -> None:
         """Forwards one request and writes its answer to the caller.
@@ -124,6 +128,8 @@ class Forwarder:
             length = 0 if waiting is None else None
         if length is not None:
             self._check_size(length)
+        # What a request forwarded as it is takes of tokens, nobody knows: it counts as a request.
+        admission = await self._limiter.admit(caller.principal, lambda: 0, order.provider.timeouts.total, caller.answer)
         attempt = self._recorder.attempt(order.agent, order.provider.name, order.model, caller.counts)
         origin = _origin(order.provider)
         span = self._tracing.attempt_span(
@@ -152,6 +158,7 @@ class Forwarder:
                 error.message = order.provider.cleansed(error.message)
             raise
         finally:
+            self._limiter.settle(admission, None)
             attempt.end(outcome_of(fault), trace_id=span.sampled_trace_id)
             span.end(fault, status=passage.head.status if passage.head is not None else 0)
 

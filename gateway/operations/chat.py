@@ -12,6 +12,7 @@ from twinspan.v1.errors_pb2 import ErrorKind
 from gateway.attempt import Attempt
 from gateway.errors import GatewayError
 from gateway.exchange import Caller, Exchange
+from gateway.limits.estimate import roughly_tokens
 from gateway.operations.chat_request import check, instruct
 from gateway.operations.fold import Fold
 from gateway.providers.openai import chunks, request
@@ -66,6 +67,11 @@ class Chat:
     def url(self, provider: Provider) -> str:
         """See `Operation.url`."""
         return provider.url_text
+
+    def tokens(self) -> int:
+        """See `Operation.tokens`: by the request's length, and what it lets the model write."""
+        request = self._request
+        return roughly_tokens(request.ByteSize()) + request.max_completion_tokens
 
     def attempt(self, target: Target, counts: AttemptCounts, span: AttemptSpan) -> "ChatAttempt":
         """See `Operation.attempt`."""

@@ -179,6 +179,10 @@ class FormOperation:
         """See `Operation.url`."""
         return provider.url(self._kind.path)
 
+    def tokens(self) -> int:
+        """See `Operation.tokens`: nobody knows what is in a recording or a picture."""
+        return 0
+
     def attempt(self, target: Target, counts: AttemptCounts, span: AttemptSpan) -> "FormAttempt":
         """See `Operation.attempt`."""
         return FormAttempt(target, counts, span, self.url(target.provider), self._form)

@@ -19,6 +19,7 @@ from twinspan.v1.errors_pb2 import ErrorKind
 from gateway.attempt import Attempt
 from gateway.errors import GatewayError
 from gateway.exchange import Caller, Exchange
+from gateway.limits.estimate import roughly_tokens
 from gateway.operations import json_text
 from gateway.operations.json_text import UnwritableError
 from gateway.providers.provider import Provider
@@ -194,6 +195,10 @@ class JsonOperation:
     def url(self, provider: Provider) -> str:
         """See `Operation.url`."""
         return provider.url(self._kind.path)
+
+    def tokens(self) -> int:
+        """See `Operation.tokens`: by the length of all that was said."""
+        return roughly_tokens(sum(map(len, map(bytes, self.raw.values()))))
 
     def attempt(self, target: Target, counts: AttemptCounts, span: AttemptSpan) -> "JsonAttempt":
         """See `Operation.attempt`."""

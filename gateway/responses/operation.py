@@ -14,6 +14,7 @@ from msgspec import Raw
 from twinspan.v1 import chat_pb2
 
 from gateway.identifiers import Identifiers
+from gateway.limits.estimate import roughly_tokens
 from gateway.operations import chat_request
 from gateway.operations.json_operation import JsonOperation, JsonRequest, Kind
 from gateway.providers.provider import Provider
@@ -168,6 +169,10 @@ class ResponsesOperation:
     def url(self, provider: Provider) -> str:
         """See `Operation.url`."""
         return provider.url(self._kind.path) if _is_native(provider) else provider.url_text
+
+    def tokens(self) -> int:
+        """See `Operation.tokens`."""
+        return self._json.tokens() + roughly_tokens(sum(map(len, self._past.history)))
 
     def answered(self) -> Answered | None:
         """Returns what the request came to; None as long as it has not come to a response. Ask once the answer is left."""

@@ -84,6 +84,7 @@ class GatewayCollector(Collector):
             ("errors", "RPCs that failed, by error kind.", ("kind", "provider"), recorder.errors),
             ("stream_interrupts", "Streams that broke after their first event.", ("reason",), recorder.stream_interrupts),
             ("auth_failure", "Requests without a known credential.", ("type",), recorder.auth_failures),
+            ("ratelimit_rejected", "Requests that were over a limit of their key.", ("limit",), recorder.limit_rejections),
             (
                 "model_discovery",
                 "Lists of models that providers were asked for.",
@@ -99,6 +100,7 @@ class GatewayCollector(Collector):
         for name, text, count in (
             ("auth_success", "Requests with a known credential.", recorder.auth_successes),
             ("retries", "Attempts that followed a failed one.", recorder.retries),
+            ("store_failures", "Times that the state store could not be reached.", recorder.store_failures),
             ("panics", "Exceptions that nobody foresaw.", recorder.panics),
             ("stream_stalled", "Streams in which the provider fell silent for too long.", recorder.streams_stalled),
             ("empty_stream", "Streams that the provider ended without saying anything.", recorder.streams_empty),

@@ -182,6 +182,8 @@ class Recorder:
         self.providers: dict[str, ProviderCounts] = {}
         self.batches = BatchCounts()
         self.model_discoveries = LabelCounts()
+        self.limit_rejections = LabelCounts()
+        self.store_failures = 0
         self.loop_lag = Histogram(LAG_SECONDS)
         self.recent_lags: deque[float] = deque(maxlen=LAG_LIMIT)
         self.auth_successes = 0
@@ -265,6 +267,18 @@ class Recorder:
     def targets_exhausted(self) -> None:
         """Tells that every target of an agent failed."""
         self.exhaustions += 1
+
+    def rate_limited(self, limit: str) -> None:
+        """Tells that a request was not let in.
+
+        Args:
+            limit: Which limit of its key was reached: `requests`, `tokens` or `parallel`.
+        """
+        self.limit_rejections.add(limit)
+
+    def store_failed(self) -> None:
+        """Tells that the state store could not be reached, or failed."""
+        self.store_failures += 1
 
     def authenticated(self) -> None:
         """Tells that a credential was known."""

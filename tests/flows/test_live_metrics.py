@@ -60,7 +60,10 @@ async def scrape(upstream: Upstream, tmp_path: Path) -> Scrape:
                 "doomed": {"models": ["one", "two"]},
             },
             discovery={"enabled": True},
-            api_keys=[{"name": "reader", "token": READER, "roles": ["read-only"]}],
+            api_keys=[
+                {"name": "reader", "token": READER, "roles": ["read-only"]},
+                {"name": "slow", "token": "ts-a-key-that-may-ask-once", "rpm": 1},
+            ],
             files={"dir": str(tmp_path / "files")},
         )
         async with running(sections) as twinspan, twinspan.openai() as sdk:
@@ -71,6 +74,8 @@ async def scrape(upstream: Upstream, tmp_path: Path) -> Scrape:
             await twinspan.chat(hello("doomed"))
             for authorization in ("Bearer ts-nobody-of-the-tests-12", "", f"Bearer {READER}"):
                 await twinspan.chat(hello(MODEL), Authorization=authorization)
+            for _ in range(2):
+                await twinspan.chat(hello(MODEL), Authorization="Bearer ts-a-key-that-may-ask-once")
             await twinspan.rest.post("/proxy/acme/v1/anything", content=b"{}")
             for path in ("/v1/models", "/v1/files", "/statsz"):
                 await twinspan.rest.get(path)

@@ -52,14 +52,10 @@ WITHOUT_EFFECT = [
     "local_engine.timeout_seconds",
     "local_engine.auto_load",
     "local_engine.startup_models",
-    "state.url",
     "a2a",
     "telemetry.capture_content",
     "telemetry.log_requests",
-    "api_keys[0].rpm",
-    "api_keys[0].tpm",
     "api_keys[0].budget_usd",
-    "api_keys[0].max_parallel",
     "providers.azure.accounts[1]",
 ]
 

@@ -12,15 +12,18 @@ from msgspec import Raw
 from opentelemetry.trace import NoOpTracerProvider
 from twinspan.v1 import responses_pb2
 
+from gateway.access.keys import Principal
 from gateway.compilation import compile_catalogue
 from gateway.config.schema import Config
 from gateway.config.snapshot import Snapshot
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
+from gateway.limits.limiter import Limiter
 from gateway.operations.json_operation import Kind
 from gateway.providers.sender import Sender
 from gateway.responses.operation import Answered, ItemIdentifiers, Past, StreamedResponse, WholeResponse
 from gateway.routing.catalogue import RoutingState
+from gateway.state.memory import MemoryStore
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.tracing import Span, Tracing
 from tests.flows.upstream import Script, Upstream, chunk, says, streams, text, whole
@@ -42,6 +45,7 @@ class Asker:
     """Whoever asks."""
 
     trusted: bool = False
+    principal: Principal | None = None
     counts: Any = None
     span: Span = field(default_factory=lambda: Span(None, ()))
     answer: dict[str, str] = field(default_factory=dict)
@@ -69,7 +73,8 @@ async def exchange(upstream: Upstream) -> AsyncIterator[Exchange]:
     catalogue = compile_catalogue(Snapshot(Config.model_validate({"providers": providers})), None, "twinspan/test")
     sender, recorder = Sender(), Recorder()
     await sender.start()
-    yield Exchange(lambda: catalogue, sender, RoutingState(), recorder, Tracing(NoOpTracerProvider()))
+    limiter = Limiter(MemoryStore(), recorder, fails_open=lambda: True)
+    yield Exchange(lambda: catalogue, sender, RoutingState(), recorder, Tracing(NoOpTracerProvider()), limiter)
     await sender.close()
 
 
