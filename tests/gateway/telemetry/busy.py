@@ -63,4 +63,6 @@ def busy() -> Recorder:
     recorder.batches.active, recorder.batches.pending = 1, 7
     recorder.batches.completed, recorder.batches.failed = 3, 2
     recorder.models_discovered("openai", "ok")
+    recorder.rate_limited("requests")
+    recorder.store_failed()
     return recorder
