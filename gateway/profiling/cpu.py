@@ -46,7 +46,6 @@ class _Samples:
 
     def __init__(self) -> None:
         self._threads: dict[int, _Seen] = {}
-        self._own = threading.get_ident()
         self._natives = threads.native_ids()
         self._count = 0
         self._walk = FrameWalk()
@@ -54,8 +53,10 @@ class _Samples:
         self._caller_ns = time.thread_time_ns()
         self._process_ns = threads.process_ns()
         self._has_clocks = any(threads.processor_ns(native_id) is not None for native_id in self._natives.values())
+        self._begun = False
         for ident in sys._current_frames():  # noqa: SLF001 (there is no other way to see all threads)
             self._seen(ident)
+        self._begun = True
 
     def take(self, interrupted_at: FrameType | None = None) -> None:
         """Looks where all threads stand; of the thread that calls, that is where it was interrupted."""
@@ -113,7 +114,8 @@ class _Samples:
             native_id = self._natives.get(ident)
             used_ns = threads.processor_ns(native_id) if native_id is not None else None
             known = native_id if used_ns is not None else None
-            seen = self._threads[ident] = _Seen(known, used_ns or 0, used_ns or 0)
+            # One that was not there at the beginning has used all of its time since.
+            seen = self._threads[ident] = _Seen(known, 0 if self._begun else used_ns or 0, used_ns or 0)
         return seen
 
     @staticmethod
@@ -135,7 +137,9 @@ async def cpu(seconds: float) -> Profile:
     samples = _Samples()
     if can_interrupt():
         async with interrupted(samples.take, PERIOD_NS / 1e9):
-            await asyncio.sleep(seconds)
+            # A loop that waits is not woken by a signal that another thread has got, so it wakes by itself.
+            while (left := seconds - (time.monotonic_ns() - began_ns) / 1e9) > 0:  # noqa: ASYNC110 (waking is the point)
+                await asyncio.sleep(min(left, PERIOD_NS / 1e9))
     else:
         async with sampled(samples.take, PERIOD_NS / 1e9, "profile cpu"):
             await asyncio.sleep(seconds)
