@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from yarl import URL
 
-from gateway.access.keys import ApiKey, KeyRing, Principal
+from gateway.access.keys import Allowance, ApiKey, KeyRing, Principal
 from gateway.config.loading import ConfigError
 from gateway.config.schema import AgentConfig, Config, ProviderConfig, SelectorConfig
 from gateway.config.snapshot import Snapshot
@@ -105,10 +105,7 @@ def compile_keys(config: Config, client_token: str | None) -> KeyRing:
                     expires_at=key.expires_at,
                     enabled=key.enabled,
                     cache_salt=key.cache_salt or "",
-                    rpm=key.rpm,
-                    tpm=key.tpm,
-                    budget_usd=key.budget_usd,
-                    max_parallel=key.max_parallel,
+                    allowance=Allowance(key.rpm, key.tpm, key.max_parallel, key.budget_usd),
                 ),
             )
             for key in config.api_keys

@@ -6,12 +6,49 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
+from typing import Final
 
 ADMIN = "admin"
 USER = "user"
 READ_ONLY = "read-only"
 
 _GENERATED_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How much somebody may ask for: a key, or the team that it belongs to.
+
+    Attributes:
+        rpm: Most requests a minute; None for no limit.
+        tpm: Most tokens a minute; None for no limit.
+        max_parallel: Most requests at a time; None for no limit.
+        budget_usd: Most that may be spent in a period, in US dollars; None for no limit.
+        budget_period: That period, in UTC: `day`, `week` (from Monday), `month`, or `total` for all time.
+    """
+
+    rpm: int | None = None
+    tpm: int | None = None
+    max_parallel: int | None = None
+    budget_usd: float | None = None
+    budget_period: str = "total"
+
+
+UNLIMITED: Final = Allowance()
+"""Whoever has no limit of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """Several keys that share limits.
+
+    Attributes:
+        name: The team's name.
+        allowance: What its keys may ask for together.
+    """
+
+    name: str
+    allowance: Allowance = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +63,8 @@ class Principal:
         expires_at: When it stops being valid; None for never.
         enabled: Whether it is valid at all.
         cache_salt: What sets its cache entries apart.
-        rpm: Most requests a minute; None for no limit of its own.
-        tpm: Most tokens a minute; None for no limit of its own.
-        budget_usd: Most it may spend; None for no limit of its own.
-        max_parallel: Most requests at a time; None for no limit of its own.
+        allowance: What it may ask for itself.
+        team: The team that it belongs to, whose allowance holds too; None if it belongs to none.
     """
 
     name: str
@@ -39,10 +74,8 @@ class Principal:
     expires_at: datetime | None = None
     enabled: bool = True
     cache_salt: str = ""
-    rpm: int | None = None
-    tpm: int | None = None
-    budget_usd: float | None = None
-    max_parallel: int | None = None
+    allowance: Allowance = UNLIMITED
+    team: Team | None = None
 
     def allows(self, model: str) -> bool:
         """Tells whether the key may name a model or an agent."""

@@ -145,15 +145,16 @@ class Limiter:
 
 
 def _claims(key: Principal | None, tokens: Callable[[], int], seconds: float) -> list[tuple[str, Claim]]:
-    if key is None or not (key.rpm or key.tpm or key.max_parallel):
+    if key is None:
         return []
+    own = key.allowance
     claims: list[tuple[str, Claim]] = []
-    if key.rpm:
-        claims.append((_REQUESTS, Rate(f"rpm:{key.name}", key.rpm)))
-    if key.tpm:
-        claims.append((_TOKENS, Rate(f"tpm:{key.name}", key.tpm, tokens())))
-    if key.max_parallel:
-        place = Place(f"parallel:{key.name}", key.max_parallel, secrets.token_hex(8), seconds + _LEASE_SLACK_SECONDS)
+    if own.rpm:
+        claims.append((_REQUESTS, Rate(f"rpm:{key.name}", own.rpm)))
+    if own.tpm:
+        claims.append((_TOKENS, Rate(f"tpm:{key.name}", own.tpm, tokens())))
+    if own.max_parallel:
+        place = Place(f"parallel:{key.name}", own.max_parallel, secrets.token_hex(8), seconds + _LEASE_SLACK_SECONDS)
         claims.append((_PLACES, place))
     return claims
 
