@@ -39,6 +39,7 @@ from bridge.routes.audio import AudioRoutes
 from bridge.routes.batches import BatchesRoutes
 from bridge.routes.chat import ChatRoutes
 from bridge.routes.documents import DocumentRoutes
+from bridge.routes.explain import ExplainRoute
 from bridge.routes.files import FilesRoutes
 from bridge.routes.forms import FormRoute
 from bridge.routes.json_streams import JsonStreamRoute
@@ -96,6 +97,7 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
     responding = responses_pb2.DESCRIPTOR.services_by_name["ResponsesService"]
     responses = JsonStreamRoute(responding, ResponsesServiceStub(channel), "Create", "Stream", keepalive, has_done=False)
     profiles = ProfileRoutes(channel)
+    explain = ExplainRoute(channel)
     made = ResponsesRoutes(channel, keepalive)
     kept = files_pb2.DESCRIPTOR.services_by_name["FilesService"].methods_by_name
     unavailable = (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -114,6 +116,7 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
         Endpoint("GET", "/v1/files/{id}/content", stored.content, (kept["Download"],), gives="application/octet-stream"),
         Endpoint("*", "/proxy/{provider}/{path=**}", proxy.any, described=False),
         Endpoint("GET", "/v1/realtime", proxy.realtime, described=False),
+        Endpoint("POST", "/v1/explain", explain.handle, (explain.method,)),
         Endpoint("GET", "/debug/pprof/", profiles.index, (profiles.make,), gives="text/html"),
         Endpoint("GET", "/debug/pprof/{kind}", profiles.profile, (profiles.make,), gives="*/*"),
         Endpoint("GET", "/healthz", operations.healthz, summary="Tells that the process is alive."),

@@ -39,6 +39,7 @@ from gateway.discovery.refresher import Refresher
 from gateway.discovery.registry import ModelRegistry
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
+from gateway.explanation import Explainer
 from gateway.files.store import FileStore
 from gateway.forwarding.forwarder import Forwarder
 from gateway.inprocess import InProcessChannel
@@ -53,6 +54,7 @@ from gateway.providers.sender import Sender
 from gateway.responses.desk import ResponseDesk
 from gateway.responses.kept import KeptResponses
 from gateway.routing.catalogue import Catalogue
+from gateway.routing.plan import Planner
 from gateway.routing.state import RoutingState
 from gateway.rpc.edge import Edge
 from gateway.rpc.registry import HandlerRegistry
@@ -251,7 +253,9 @@ class Core:
         self._kept = Ledger(self._files.root / "providers")
         self._watcher: asyncio.Task[None] | None = None
         profiler = Profiler(lambda: self._configuration.current.config.debug.pprof_enabled)
-        self._admin = AdminService(self._recorder, self._state, time.monotonic, VERSION, profiler)
+        self._planner = Planner(self._state)
+        explainer = Explainer(lambda: self._catalogue, self._planner, self._limiter, time.monotonic)
+        self._admin = AdminService(self._recorder, self._state, time.monotonic, VERSION, profiler, explainer)
         self._registry = self._register_services()
         self.channel = InProcessChannel(self._registry)
         self._server = GrpcServer(self._registry, self._server_settings(snapshot))
@@ -411,7 +415,13 @@ class Core:
         edge = Edge(registration.policy(), lambda: self._keys, self._recorder, tracing, self._delegation)
         registry = HandlerRegistry([edge.wrap])
         exchange = self._exchange = Exchange(
-            lambda: self._catalogue, self._sender, self._state, self._recorder, tracing, self._limiter
+            lambda: self._catalogue,
+            self._sender,
+            self._state,
+            self._recorder,
+            tracing,
+            self._limiter,
+            planner=self._planner,
         )
         most_bytes = lambda: self._configuration.current.config.server.max_upload_bytes  # noqa: E731 (three services ask it)
         forwarder = Forwarder(lambda: self._catalogue, self._raw_sender, self._recorder, tracing, most_bytes, self._limiter)

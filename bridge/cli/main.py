@@ -80,6 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_connection(command)
     command.set_defaults(run=_running("chat", "run_models"))
 
+    command = commands.add_parser("explain", help="show what would come of a chat: targets, cost and limits; nothing is sent")
+    command.add_argument("prompt", nargs="+", help="what would be asked")
+    command.add_argument("--model", required=True, help="the model or agent")
+    command.add_argument("--json", action="store_true", help="show it as JSON")
+    _add_connection(command)
+    command.set_defaults(run=_running("explain", "run_explain"))
+
     command = commands.add_parser("stats", help="show what a running gateway has counted")
     command.add_argument("--watch", action="store_true", help="show it again and again, until Ctrl-C")
     command.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="how often, with --watch (default: 1)")

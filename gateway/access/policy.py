@@ -41,6 +41,7 @@ _DIALECT_ROUTES: Mapping[str, tuple[str, ...]] = {
     "/twinspan.v1.ResponsesService/GetStream": ("GET /v1/responses/{id}",),
     "/twinspan.v1.ImagesService/Generate": ("POST /v1/images/generations",),
     "/twinspan.v1.ImagesService/GenerateStream": ("POST /v1/images/generations",),
+    "/twinspan.v1.AdminService/Explain": ("POST /v1/explain",),
     "/twinspan.v1.AdminService/Profile": ("GET /debug/pprof/{kind}",),
     "/twinspan.v1.FilesService/Upload": ("POST /v1/files",),
     "/twinspan.v1.FilesService/Download": ("GET /v1/files/{id}/content",),

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from twinspan.v1.errors_pb2 import ErrorKind
 
@@ -20,7 +20,7 @@ from gateway.limits.estimate import Size
 from gateway.limits.scopes import HOST, Scope
 from gateway.limits.spending import Spending
 from gateway.providers.provider import Provider
-from gateway.state.claims import Amount, Left, Rate, Settlement, Verdict
+from gateway.state.claims import Amount, Claim, Left, Place, Rate, Settlement, Verdict
 from gateway.state.store import Store, StoreError
 from gateway.telemetry.recorder import Recorder
 
@@ -134,8 +134,29 @@ class Limiter:
         if not claims:
             return []
         await self._make_known(claims)
+        verdict = await self._store.left([_for_nothing(claimed.claim) for claimed in claims])
+        if verdict.refused is not None:
+            return list(zip(claims, verdict.left, strict=True))
+        # A place cannot be asked for without taking it, so that the store leaves it out of what would be left.
+        taken = [int(isinstance(claimed.claim, Place)) for claimed in claims]
+        return [
+            (claimed, replace(left, left=left.left + one)) for claimed, left, one in zip(claims, verdict.left, taken, strict=True)
+        ]
+
+    async def judge(
+        self, scopes: Sequence[Scope], size: Callable[[], Size], reserve_usd: Callable[[], float], seconds: float
+    ) -> GatewayError | None:
+        """Returns why a request would not be let in; None if it would be. Nothing is claimed, and nothing is counted.
+
+        Raises:
+            StoreError: The store cannot be reached.
+        """
+        claims = [claim for scope in scopes for claim in claims_of(scope, size, reserve_usd, seconds, self._clock())]
+        if not claims:
+            return None
+        await self._make_known(claims)
         verdict = await self._store.left([claimed.claim for claimed in claims])
-        return list(zip(claims, verdict.left, strict=True))
+        return None if verdict.refused is None else refusal(claims[verdict.refused], verdict, verdict.left[verdict.refused])
 
     def settle(self, admission: Admission | None, tokens: int | None, usd: float | None = None) -> None:
         """Says what a request came to; it does not wait for the store.
@@ -210,6 +231,10 @@ class Limiter:
         if now - self._complained_at >= _COMPLAINT_SECONDS or not self._complained_at:
             self._complained_at = now
             _log.error("%s Limits are %s meanwhile.", error, "not held" if self._fails_open() else "refusing everything")
+
+
+def _for_nothing(claim: Claim) -> Claim:
+    return replace(claim, cost=0) if isinstance(claim, Rate) else claim
 
 
 def _tell(answer: dict[str, str], claimed: Claimed, left: Left) -> None:

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Callable
 
-from twinspan.v1 import admin_pb2
+from twinspan.v1 import admin_pb2, explain_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.errors import GatewayError
+from gateway.explanation import Explainer
+from gateway.operations.chat import Chat, Form
 from gateway.profiling.profiler import Profiler
 from gateway.routing.state import RoutingState
 from gateway.rpc.call import RpcCall
@@ -22,7 +24,13 @@ class AdminService:
     """Serves `twinspan.v1.AdminService`."""
 
     def __init__(
-        self, recorder: Recorder, state: RoutingState, clock: Callable[[], float], version: str, profiler: Profiler
+        self,
+        recorder: Recorder,
+        state: RoutingState,
+        clock: Callable[[], float],
+        version: str,
+        profiler: Profiler,
+        explainer: Explainer,
     ) -> None:
         """Makes the service.
 
@@ -32,12 +40,14 @@ class AdminService:
             clock: The clock of `state`, in seconds.
             version: The gateway's version.
             profiler: Makes profiles.
+            explainer: Explains requests.
         """
         self._recorder = recorder
         self._state = state
         self._clock = clock
         self._version = version
         self._profiler = profiler
+        self._explainer = explainer
         self._stopping = asyncio.Event()
 
     async def GetStats(self, _request: admin_pb2.GetStatsRequest, _call: RpcCall) -> admin_pb2.GetStatsResponse:  # noqa: N802 (the RPC's name)
@@ -61,6 +71,10 @@ class AdminService:
                     await self._stopping.wait()
             except TimeoutError:
                 continue
+
+    async def Explain(self, request: explain_pb2.ExplainRequest, call: RpcCall) -> explain_pb2.ExplainResponse:  # noqa: N802 (the RPC's name)
+        """Tells what would come of a chat."""
+        return await self._explainer.explain(Chat(request.chat, Form.WHOLE), call)
 
     async def Profile(self, request: admin_pb2.ProfileRequest, call: RpcCall) -> None:  # noqa: N802 (the RPC's name)
         """Makes a profile, and writes it in pieces."""

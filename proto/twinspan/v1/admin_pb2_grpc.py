@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from twinspan.v1 import admin_pb2 as twinspan_dot_v1_dot_admin__pb2
+from twinspan.v1 import explain_pb2 as twinspan_dot_v1_dot_explain__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -45,6 +46,11 @@ class AdminServiceStub:
                 request_serializer=twinspan_dot_v1_dot_admin__pb2.WatchStatsRequest.SerializeToString,
                 response_deserializer=twinspan_dot_v1_dot_admin__pb2.WatchStatsResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/twinspan.v1.AdminService/Explain',
+                request_serializer=twinspan_dot_v1_dot_explain__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=twinspan_dot_v1_dot_explain__pb2.ExplainResponse.FromString,
+                _registered_method=True)
         self.Profile = channel.unary_stream(
                 '/twinspan.v1.AdminService/Profile',
                 request_serializer=twinspan_dot_v1_dot_admin__pb2.ProfileRequest.SerializeToString,
@@ -71,6 +77,15 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Tells what would come of a chat: who asks and what they may, which targets would be tried in which order and why others would not
+        be, what it would cost, and what is left of every limit. Nothing is sent, claimed or counted. A chat that would be refused is
+        explained all the same, with `refusal` set. Over REST: POST /v1/explain, with the body of POST /v1/chat/completions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Profile(self, request, context):
         """Makes a profile of the core's process, over the seconds that are asked for, and gives it in pieces. NOT_FOUND (`not_found`) unless
         `debug.pprof_enabled` is on; ABORTED (`conflict`) while one of the kind is being made. A caller that leaves ends it.
@@ -91,6 +106,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.WatchStats,
                     request_deserializer=twinspan_dot_v1_dot_admin__pb2.WatchStatsRequest.FromString,
                     response_serializer=twinspan_dot_v1_dot_admin__pb2.WatchStatsResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=twinspan_dot_v1_dot_explain__pb2.ExplainRequest.FromString,
+                    response_serializer=twinspan_dot_v1_dot_explain__pb2.ExplainResponse.SerializeToString,
             ),
             'Profile': grpc.unary_stream_rpc_method_handler(
                     servicer.Profile,
@@ -153,6 +173,33 @@ class AdminService:
             '/twinspan.v1.AdminService/WatchStats',
             twinspan_dot_v1_dot_admin__pb2.WatchStatsRequest.SerializeToString,
             twinspan_dot_v1_dot_admin__pb2.WatchStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/twinspan.v1.AdminService/Explain',
+            twinspan_dot_v1_dot_explain__pb2.ExplainRequest.SerializeToString,
+            twinspan_dot_v1_dot_explain__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from twinspan.v1 import admin_pb2 as _admin_pb2
+from twinspan.v1 import explain_pb2 as _explain_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -39,6 +40,11 @@ class AdminServiceStub:
     """Returns the same again and again, until the caller leaves or the gateway stops. It needs a credential, though it says no more than
     GetStats: a stream occupies the gateway for as long as its caller likes. Over REST, GET /statsz is asked again instead.
     """
+    Explain: _grpc.UnaryUnaryMultiCallable[_explain_pb2.ExplainRequest, _explain_pb2.ExplainResponse]
+    """Tells what would come of a chat: who asks and what they may, which targets would be tried in which order and why others would not
+    be, what it would cost, and what is left of every limit. Nothing is sent, claimed or counted. A chat that would be refused is
+    explained all the same, with `refusal` set. Over REST: POST /v1/explain, with the body of POST /v1/chat/completions.
+    """
     Profile: _grpc.UnaryStreamMultiCallable[_admin_pb2.ProfileRequest, _admin_pb2.ProfileResponse]
     """Makes a profile of the core's process, over the seconds that are asked for, and gives it in pieces. NOT_FOUND (`not_found`) unless
     `debug.pprof_enabled` is on; ABORTED (`conflict`) while one of the kind is being made. A caller that leaves ends it.
@@ -54,6 +60,11 @@ class AdminServiceAsyncStub(AdminServiceStub):
     WatchStats: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchStatsRequest, _admin_pb2.WatchStatsResponse]  # type: ignore[assignment]
     """Returns the same again and again, until the caller leaves or the gateway stops. It needs a credential, though it says no more than
     GetStats: a stream occupies the gateway for as long as its caller likes. Over REST, GET /statsz is asked again instead.
+    """
+    Explain: _aio.UnaryUnaryMultiCallable[_explain_pb2.ExplainRequest, _explain_pb2.ExplainResponse]  # type: ignore[assignment]
+    """Tells what would come of a chat: who asks and what they may, which targets would be tried in which order and why others would not
+    be, what it would cost, and what is left of every limit. Nothing is sent, claimed or counted. A chat that would be refused is
+    explained all the same, with `refusal` set. Over REST: POST /v1/explain, with the body of POST /v1/chat/completions.
     """
     Profile: _aio.UnaryStreamMultiCallable[_admin_pb2.ProfileRequest, _admin_pb2.ProfileResponse]  # type: ignore[assignment]
     """Makes a profile of the core's process, over the seconds that are asked for, and gives it in pieces. NOT_FOUND (`not_found`) unless
@@ -79,6 +90,17 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_admin_pb2.WatchStatsResponse], _abc.AsyncIterator[_admin_pb2.WatchStatsResponse]]:
         """Returns the same again and again, until the caller leaves or the gateway stops. It needs a credential, though it says no more than
         GetStats: a stream occupies the gateway for as long as its caller likes. Over REST, GET /statsz is asked again instead.
+        """
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _explain_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_explain_pb2.ExplainResponse, _abc.Awaitable[_explain_pb2.ExplainResponse]]:
+        """Tells what would come of a chat: who asks and what they may, which targets would be tried in which order and why others would not
+        be, what it would cost, and what is left of every limit. Nothing is sent, claimed or counted. A chat that would be refused is
+        explained all the same, with `refusal` set. Over REST: POST /v1/explain, with the body of POST /v1/chat/completions.
         """
 
     @_abc_1.abstractmethod
