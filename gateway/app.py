@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from gateway import probe
 from gateway.access.delegation import Delegation
 from gateway.access.keys import KeyRing, generate_token
+from gateway.availability import Availability
 from gateway.backends.choice import Backends
 from gateway.backends.ledger import Ledger
 from gateway.batches.desk import BatchDesk
@@ -237,13 +238,14 @@ class Core:
         )
         self._store = make_store(config.state.url)
         self._limiter = Limiter(self._store, self._recorder, fails_open=lambda: self._configuration.current.config.state.fail_open)
+        self._availability = Availability(state_directory(os.environ) / "accounts.json", self._recorder)
         self._delegation = Delegation()
         self._batches = BatchStore(config.batches.dir or self._files.root / "batches")
         self._desk = BatchDesk(self._batches, self._files)
         self._kept = Ledger(self._files.root / "providers")
         self._watcher: asyncio.Task[None] | None = None
         profiler = Profiler(lambda: self._configuration.current.config.debug.pprof_enabled)
-        self._admin = AdminService(self._recorder, self._state, time.monotonic, VERSION, profiler)
+        self._admin = AdminService(self._recorder, self._state, self._availability, time.monotonic, VERSION, profiler)
         self._registry = self._register_services()
         self.channel = InProcessChannel(self._registry)
         self._server = GrpcServer(self._registry, self._server_settings(snapshot))
@@ -273,6 +275,7 @@ class Core:
         if needs_local_model(config):
             await self._start_local_model(config.local_engine.max_sessions)
         self._catalogue = await self._compiled_catalogue(self._configuration.current)
+        await self._availability.start(self._catalogue)
         await self.discover()
         await self._keep_discovering()
         if self._files.exists:
@@ -320,6 +323,7 @@ class Core:
             await asyncio.gather(self._watcher, return_exceptions=True)
         await self._refresher.stop()
         await self._limiter.close()
+        await self._availability.close()
         await self._store.close()
         await self._batches.close()
         await self._kept.close()
@@ -371,6 +375,7 @@ class Core:
     def _adopt(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._state.forget(catalogue.agents.values())
+        self._availability.adopt(catalogue)
 
     async def _reload(self) -> bool:
         """Tells whether it was done."""
@@ -401,9 +406,13 @@ class Core:
         tracing = Tracing(self._export.tracer_provider)
         edge = Edge(registration.policy(), lambda: self._keys, self._recorder, tracing, self._delegation)
         registry = HandlerRegistry([edge.wrap])
-        exchange = Exchange(lambda: self._catalogue, self._sender, self._state, self._recorder, tracing, self._limiter)
+        exchange = Exchange(
+            lambda: self._catalogue, self._sender, self._state, self._recorder, tracing, self._limiter, self._availability
+        )
         most_bytes = lambda: self._configuration.current.config.server.max_upload_bytes  # noqa: E731 (three services ask it)
-        forwarder = Forwarder(lambda: self._catalogue, self._raw_sender, self._recorder, tracing, most_bytes, self._limiter)
+        forwarder = Forwarder(
+            lambda: self._catalogue, self._raw_sender, self._recorder, tracing, most_bytes, self._limiter, self._availability
+        )
         backends = Backends(
             self._files,
             self._desk,

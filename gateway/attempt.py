@@ -48,6 +48,8 @@ class Attempt(ABC):
         self.empty = False
         self._counts = counts
         self._span = span
+        if target.provider.account:
+            span.set_attributes({"twinspan.account": target.provider.account})
         self._upstream: UpstreamResponse | None = None
         self._done = False
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from yarl import URL
 
 from gateway.access.keys import Allowance, ApiKey, KeyRing, Principal
+from gateway.accounts.credentials import credential_headers, with_accounts
 from gateway.config.loading import ConfigError
 from gateway.config.schema import AgentConfig, Config, ProviderConfig, SelectorConfig
 from gateway.config.snapshot import Snapshot
@@ -28,7 +29,6 @@ LOCAL = "local"
 
 _CONNECT_SECONDS = 10.0
 _LOCAL_INPUTS = 32  # so that its process takes turns among those who ask, and a piece never waits long
-_ANTHROPIC_VERSION = "2023-06-01"
 _CUSTOM = Vendor(name="", base_url=None, key_variable=None)
 """What a provider is taken for that is not built in."""
 
@@ -65,7 +65,7 @@ def compile_catalogue(
             problems.append(f"providers.{name}: there is no built-in provider of this name, so give its base_url.")
         else:
             providers[name] = provider
-    providers = informed(providers, config, knowledge)
+    providers = {name: _with_accounts(provider, config) for name, provider in informed(providers, config, knowledge).items()}
     agents: list[Agent] = []
     idle: list[str] = []
     all_there = not problems  # else an agent may miss nothing but what is reported already
@@ -134,7 +134,7 @@ def _provider(
     secret = configured.api_key
     credential = local.api_key if local else secret.get_secret_value() if secret else ""
     retryable = configured.retryable_status_codes
-    own = {**_credential_headers(configured.auth_style or vendor.auth_style, credential), **configured.headers}
+    own = {**credential_headers(configured.auth_style or vendor.auth_style, credential), **configured.headers}
     capabilities = configured.capabilities if configured.capabilities is not None else tuple(sorted(vendor.capabilities))
     governance = config.governance
     return Provider(
@@ -171,26 +171,19 @@ def _provider(
     )
 
 
+def _with_accounts(provider: Provider, config: Config) -> Provider:
+    """Returns a provider with its accounts; it is done last, since each is the provider with another credential."""
+    configured = config.providers.get(provider.name)
+    if configured is None or not configured.accounts:
+        return provider
+    style = configured.auth_style or VENDORS.get(provider.name, _CUSTOM).auth_style
+    return with_accounts(provider, configured.accounts, style)
+
+
 def _base_url(chat_url: str) -> str:
     """Returns the address under which a provider's other endpoints stand, from where its chats go."""
     address, _, _query = chat_url.partition("?")
     return address.removesuffix("/chat/completions").rstrip("/")
-
-
-def _credential_headers(style: str, credential: str) -> dict[str, str]:
-    if not credential:
-        return {}
-    match style:
-        case "anthropic":
-            return {"x-api-key": credential, "anthropic-version": _ANTHROPIC_VERSION}
-        case "azure":
-            return {"api-key": credential}
-        case "bearer+x-goog":
-            return {"Authorization": f"Bearer {credential}", "x-goog-api-key": credential}
-        case "none":
-            return {}
-        case _:
-            return {"Authorization": f"Bearer {credential}"}
 
 
 def _agent(name: str, configured: AgentConfig, targets: tuple[Target, ...], system_prompt: str) -> Agent:

@@ -1,7 +1,7 @@
 """The exchange: one request to a model, from what is asked to the end of the answer. This is the file to read first.
 
     route      who may answer: an agent's targets, or a model's
-    plan       in which order they are tried, those that cool down left out
+    plan       in which order they are tried, those that cool down or cannot be asked left out
     attempt    one target after the other, until one begins to answer
     answer     read by whoever asked, and settled when it is left
 
@@ -24,6 +24,7 @@ from twinspan.v1.errors_pb2 import ErrorKind
 from gateway import failures
 from gateway.access.keys import Principal
 from gateway.attempt import Attempt
+from gateway.availability import Availability, every_account_failed, is_account_to_blame, through_account
 from gateway.errors import GatewayError
 from gateway.limits.limiter import Admission, Limiter
 from gateway.providers.provider import Provider
@@ -116,6 +117,7 @@ class Exchange:
         recorder: Recorder,
         tracing: Tracing,
         limiter: Limiter,
+        availability: Availability,
         *,
         clock: Callable[[], float] = time.monotonic,
         randomness: random.Random | None = None,
@@ -129,6 +131,7 @@ class Exchange:
             recorder: Counts.
             tracing: Makes spans.
             limiter: Lets requests in.
+            availability: Knows who can be asked.
             clock: Seconds that only rise.
             randomness: Where the jitter of retries comes from.
         """
@@ -138,10 +141,11 @@ class Exchange:
         self._recorder = recorder
         self._tracing = tracing
         self._limiter = limiter
+        self._availability = availability
         self._clock = clock
         self._random = randomness or random.Random()  # noqa: S311 (jitter, not a secret)
 
-    async def open(self, operation: Operation[_A], caller: Caller, *, provider: str = "") -> "Answer[_A]":
+    async def open(self, operation: Operation[_A], caller: Caller, *, provider: str = "", account: str = "") -> "Answer[_A]":
         """Asks, and returns the answer once it has begun.
 
         `caller.answer` then says who answers. The answer must be entered, and left once it is done with, which settles it.
@@ -150,6 +154,7 @@ class Exchange:
             operation: What is asked.
             caller: Who asks.
             provider: The only provider that may answer, since it keeps what the request goes on from; empty for any.
+            account: The only account of it that may, for the same reason; empty for any.
 
         Raises:
             GatewayError: There is no answer.
@@ -160,7 +165,7 @@ class Exchange:
         route = catalogue.route(operation.model) if operation.model or service is None else catalogue.default_route(service)
         caller.require(route.name)
         if provider:
-            route = route.only(provider)
+            route = through_account(route.only(provider), account)
         admission = await self._limiter.admit(
             caller.principal, operation.tokens, route.targets[0].provider.timeouts.total, caller.answer
         )
@@ -185,11 +190,12 @@ class Exchange:
         began = clock()
         deadline = began + (limit if asked is None else min(limit, asked))
         failed: list[Failed] = []
-        for target, pause in self._tries(route, failed, clock()):
+        for target, pause in self._availability.tries(self._tries(route, failed, clock()), failed):
             if pause >= deadline - clock():
                 continue  # the pause would outlast the request; another target may not need one
             if failed:
                 self._recorder.retried()
+            if failed or pause:
                 await asyncio.sleep(pause)
             number = len(failed) + 1
             caller.answer["x-twinspan-attempts"] = str(number)
@@ -229,11 +235,11 @@ class Exchange:
         if len(route.targets) > 1 and not (failed and all(map(_is_refusal, failed))):
             self._recorder.targets_exhausted()
             raise exhausted(route, failed)
-        raise failed[-1].error
+        raise every_account_failed(failed)
 
     def _tries(self, route: Route, failed: "list[Failed]", now: float) -> Iterator[tuple[Target, float]]:
         """Gives the targets in the order of the plan, each with the pause before it; what has failed so far decides on retries."""
-        for target in route.plan(self._state, now):
+        for target in self._availability.plan(route, self._state, now):
             yield target, 0.0
             for retry in range(1, route.max_retries + 1):
                 error = failed[-1].error
@@ -242,7 +248,7 @@ class Exchange:
                 yield target, backoff_seconds(retry, error.retry_after, self._random)
 
     def _note_failure(self, route: Route, target: Target, error: GatewayError, now: float) -> None:
-        if route.agent is None or not failures.blames_target(error):
+        if route.agent is None or not failures.blames_target(error) or is_account_to_blame(target, error):
             return
         cooldown = self._state.cooldown(target)
         if cooldown.failed(now, route.agent.cooldown, error.kind_name, error.retry_after):
@@ -251,6 +257,7 @@ class Exchange:
     def _charge(self, attempt: Attempt, fault: BaseException | None, bill: Bill, caller: Caller) -> None:
         """Settles an attempt, and tells the caller what the request has cost by now, if that is known."""
         cost_usd = attempt.settle(fault)
+        self._availability.ended(attempt.target, fault)
         bill.add(cost_usd, consumed=fault is None or attempt.usage is not None)
         _tell_cost(caller, bill.usd)
         if attempt.empty:
@@ -365,6 +372,10 @@ def _is_out_of_time(error: GatewayError, remaining_seconds: float) -> bool:
     return error.kind == ErrorKind.ERROR_KIND_PROVIDER_TIMEOUT and remaining_seconds < _TIMER_SLACK_SECONDS
 
 
+def _by_account(target: Target) -> str:
+    return f" through '{target.provider.account}'" if target.provider.account else ""
+
+
 def out_of_time(failed: list[Failed], seconds: float) -> GatewayError:
     """Returns the error of a request whose time ended with an attempt under way. No target is to blame for it."""
     last = failed[-1]
@@ -379,7 +390,8 @@ def out_of_time(failed: list[Failed], seconds: float) -> GatewayError:
 def exhausted(route: Route, failed: list[Failed]) -> GatewayError:
     """Returns the error of a request whose targets have all failed; it names each attempt."""
     attempts = "; ".join(
-        f"{attempt.target.provider.name}/{attempt.target.model}: {attempt.error.kind_name} ({attempt.error.message[:200]})"
+        f"{attempt.target.provider.name}/{attempt.target.model}{_by_account(attempt.target)}: "
+        f"{attempt.error.kind_name} ({attempt.error.message[:200]})"
         for attempt in failed
     )
     waits = [attempt.error.retry_after for attempt in failed if attempt.error.retry_after is not None]

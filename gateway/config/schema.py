@@ -154,9 +154,6 @@ def unserved_keys(config: Config) -> list[str]:
     for name, agent in config.agents.items():
         if agent.strategy not in {"fallback", "round-robin"}:
             paths.append(f"agents.{name}.strategy ({agent.strategy}: served as fallback)")
-    for name, provider in config.providers.items():
-        served = next((account for account in provider.accounts if account.credential == provider.api_key), None)
-        paths += [f"providers.{name}.accounts[{i}]" for i, account in enumerate(provider.accounts) if account is not served]
     return paths
 
 

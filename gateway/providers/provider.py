@@ -24,6 +24,8 @@ class Provider:
         known: The models that such a provider has in general, if it has no list and was not asked.
         listing_style: In whose form it lists its models, such as `openai`.
         own_headers: What a request carries that is forwarded as it is: the credential, and what is configured.
+        account: The account whose credential that is; empty if there is but one, or if none was chosen.
+        accounts: The provider as it is asked through each of its accounts, if it has several.
         models: The models it offers; None if it is taken to offer any.
         timeouts: How long each phase of a request may last. `total` bounds all attempts of a request together.
         retryable_status_codes: Statuses after which another attempt may help.
@@ -60,6 +62,8 @@ class Provider:
     facts: KnownModels = field(default=NOTHING_KNOWN, compare=False, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     own_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    account: str = ""
+    accounts: "tuple[Provider, ...]" = field(default=(), compare=False, repr=False)
 
     @property
     def listed(self) -> tuple[str, ...]:

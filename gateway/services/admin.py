@@ -6,6 +6,7 @@ from collections.abc import Callable
 from twinspan.v1 import admin_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
 
+from gateway.availability import Availability
 from gateway.errors import GatewayError
 from gateway.profiling.profiler import Profiler
 from gateway.routing.catalogue import RoutingState
@@ -22,19 +23,27 @@ class AdminService:
     """Serves `twinspan.v1.AdminService`."""
 
     def __init__(
-        self, recorder: Recorder, state: RoutingState, clock: Callable[[], float], version: str, profiler: Profiler
+        self,
+        recorder: Recorder,
+        state: RoutingState,
+        availability: Availability,
+        clock: Callable[[], float],
+        version: str,
+        profiler: Profiler,
     ) -> None:
         """Makes the service.
 
         Args:
             recorder: What was counted.
             state: What routing has learnt.
+            availability: Who can be asked.
             clock: The clock of `state`, in seconds.
             version: The gateway's version.
             profiler: Makes profiles.
         """
         self._recorder = recorder
         self._state = state
+        self._availability = availability
         self._clock = clock
         self._version = version
         self._profiler = profiler
@@ -91,6 +100,15 @@ class AdminService:
                     remaining_seconds=max(0.0, cooldown.until - now),
                     last_error=cooldown.last_error,
                 )
+        for account in self._availability.accounts.states(now):
+            response.accounts.add(
+                provider=account.provider,
+                account=account.account,
+                model=account.model,
+                state="resting" if account.remaining_seconds else "ready",
+                remaining_seconds=account.remaining_seconds,
+                last_error=account.last_error,
+            )
         return response
 
     def _counts(self) -> admin_pb2.GetStatsResponse:

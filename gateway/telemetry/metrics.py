@@ -86,6 +86,12 @@ class GatewayCollector(Collector):
             ("auth_failure", "Requests without a known credential.", ("type",), recorder.auth_failures),
             ("ratelimit_rejected", "Requests that were over a limit of their key.", ("limit",), recorder.limit_rejections),
             (
+                "account_selection",
+                "Requests through one of a provider's accounts, by how they went.",
+                ("provider", "account", "result"),
+                recorder.account_selections,
+            ),
+            (
                 "model_discovery",
                 "Lists of models that providers were asked for.",
                 ("provider", "result"),

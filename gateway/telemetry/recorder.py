@@ -155,6 +155,7 @@ class Recorder:
         stream_interrupts: Streams that broke after their first event, by reason.
         forwarded: Bytes of forwarded bodies, by direction and provider.
         providers: How providers are, by name.
+        account_selections: Requests through accounts, by provider, account and how they went.
         batches: What batches have done.
         loop_lag: Seconds by which the event loop was late.
         recent_lags: The last of them, oldest first.
@@ -183,6 +184,7 @@ class Recorder:
         self.batches = BatchCounts()
         self.model_discoveries = LabelCounts()
         self.limit_rejections = LabelCounts()
+        self.account_selections = LabelCounts()
         self.store_failures = 0
         self.loop_lag = Histogram(LAG_SECONDS)
         self.recent_lags: deque[float] = deque(maxlen=LAG_LIMIT)
@@ -275,6 +277,16 @@ class Recorder:
             limit: Which limit of its key was reached: `requests`, `tokens` or `parallel`.
         """
         self.limit_rejections.add(limit)
+
+    def account_selected(self, provider: str, account: str, result: str) -> None:
+        """Tells how a request through one of several accounts went.
+
+        Args:
+            provider: The provider's name.
+            account: The account's id; empty if none could be taken.
+            result: `ok`, `cancelled`, `unavailable` if none could be taken, or what the error blames, such as `rate`.
+        """
+        self.account_selections.add(provider, account, result)
 
     def store_failed(self) -> None:
         """Tells that the state store could not be reached, or failed."""

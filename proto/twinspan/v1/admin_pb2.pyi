@@ -72,6 +72,7 @@ class GetStatsResponse(_message.Message):
     BILLING_FIELD_NUMBER: _builtins.int
     BATCHES_FIELD_NUMBER: _builtins.int
     PROCESS_FIELD_NUMBER: _builtins.int
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The gateway's version."""
     uptime_seconds: _builtins.float
@@ -110,6 +111,10 @@ class GetStatsResponse(_message.Message):
     def process(self) -> Global___ProcessStats:
         """The process that serves."""
 
+    @_builtins.property
+    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccountStats]:
+        """How the accounts are of providers that have several, in alphabetical order of providers and configured order of accounts."""
+
     def __init__(
         self,
         *,
@@ -124,10 +129,11 @@ class GetStatsResponse(_message.Message):
         billing: Global___BillingStats | None = ...,
         batches: Global___BatchStats | None = ...,
         process: Global___ProcessStats | None = ...,
+        accounts: _abc.Iterable[Global___AccountStats] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "billing", b"billing", "process", b"process", "totals", b"totals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "billing", b"billing", "cooldowns", b"cooldowns", "errors", b"errors", "inflight_requests", b"inflight_requests", "models", b"models", "process", b"process", "providers", b"providers", "totals", b"totals", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "batches", b"batches", "billing", b"billing", "cooldowns", b"cooldowns", "errors", b"errors", "inflight_requests", b"inflight_requests", "models", b"models", "process", b"process", "providers", b"providers", "totals", b"totals", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -546,6 +552,48 @@ class CooldownStats(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CooldownStats: _TypeAlias = CooldownStats  # noqa: Y015
+
+@_typing.final
+class AccountStats(_message.Message):
+    """How one of a provider's accounts is: first as a whole, then for each model that something is held against."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REMAINING_SECONDS_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """The provider's name."""
+    account: _builtins.str
+    """The account's id."""
+    model: _builtins.str
+    """The model's name; empty for all of the account's models."""
+    state: _builtins.str
+    """`ready`, or `resting` if nothing is asked through it for the moment."""
+    remaining_seconds: _builtins.float
+    """Seconds until it is asked again; 0 if it is ready."""
+    last_error: _builtins.str
+    """What its last error blames, unless it has worked since: `auth`, `quota`, `rate`, `capacity` or `server`; empty without one."""
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        account: _builtins.str = ...,
+        model: _builtins.str = ...,
+        state: _builtins.str = ...,
+        remaining_seconds: _builtins.float = ...,
+        last_error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "last_error", b"last_error", "model", b"model", "provider", b"provider", "remaining_seconds", b"remaining_seconds", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccountStats: _TypeAlias = AccountStats  # noqa: Y015
 
 @_typing.final
 class ProfileRequest(_message.Message):

@@ -56,7 +56,6 @@ WITHOUT_EFFECT = [
     "telemetry.capture_content",
     "telemetry.log_requests",
     "api_keys[0].budget_usd",
-    "providers.azure.accounts[1]",
 ]
 
 

@@ -49,6 +49,12 @@ def acme(text: str) -> str:
         (provider('base_url: "https://a\\nb"'), f"providers.acme.base_url: {BLANKS}"),
         (provider("url: 'https://a/#b'"), f"providers.acme.url: {BLANKS}"),
         (provider("url: 'https://a', base_url: 'https://a'"), "providers.acme: give url or base_url, not both."),
+        (acme("api_key: a, accounts: [{id: a, credential: a}]"), "providers.acme: give api_key or accounts, not both."),
+        (acme("accounts: [{id: a, credential: a}, {id: a, credential: b}]"), "providers.acme: two accounts have the same id."),
+        (
+            acme("accounts: [{id: a, credential: 'a b'}]"),
+            "providers.acme.accounts[0].credential: must be printable ASCII, without blanks unless it is a cookie.",
+        ),
         (
             provider("base_url: 'https://a?version=1'"),
             "providers.acme: a base_url has no query, since /chat/completions is added to it: give the whole address as url.",

@@ -64,5 +64,6 @@ def busy() -> Recorder:
     recorder.batches.completed, recorder.batches.failed = 3, 2
     recorder.models_discovered("openai", "ok")
     recorder.rate_limited("requests")
+    recorder.account_selected("openai", "team-a", "ok")
     recorder.store_failed()
     return recorder
