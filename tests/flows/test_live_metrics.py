@@ -52,7 +52,12 @@ async def scrape(upstream: Upstream, tmp_path: Path) -> Scrape:
         sections = configuration(
             upstream.base_url,
             providers={
-                "acme": {**secret, "base_url": upstream.base_url, "models": [MODEL], "model_info": {MODEL: PRICES}},
+                "acme": {
+                    "accounts": [{"id": "a", "credential": "key-of-a"}, {"id": "b", "credential": "key-of-b"}],
+                    "base_url": upstream.base_url,
+                    "models": [MODEL],
+                    "model_info": {MODEL: PRICES},
+                },
                 "broken": {**secret, "base_url": broken.base_url, "models": ["one", "two"]},
             },
             agents={
