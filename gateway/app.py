@@ -238,7 +238,7 @@ class Core:
         )
         self._store = make_store(config.state.url)
         self._limiter = Limiter(self._store, self._recorder, fails_open=lambda: self._configuration.current.config.state.fail_open)
-        self._availability = Availability(state_directory(os.environ) / "accounts.json", self._recorder)
+        self._availability = Availability(state_directory(os.environ) / "accounts.json", self._recorder, self._sender)
         self._delegation = Delegation()
         self._batches = BatchStore(config.batches.dir or self._files.root / "batches")
         self._desk = BatchDesk(self._batches, self._files)

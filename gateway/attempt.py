@@ -5,6 +5,7 @@ answer is read depends on the operation: `gateway.operations` has a subclass for
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from twinspan.v1 import chat_pb2, content_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
@@ -28,11 +29,12 @@ class Attempt(ABC):
     Attributes:
         target: Who is asked.
         status: The HTTP status of the answer; 0 before there is one.
+        headers: The headers of the answer, by names in any case; None before there is one.
         is_whole: Whether the answer came as one, so that what it cost is known ahead of it.
         empty: Whether the provider ended its answer without saying anything.
     """
 
-    __slots__ = ("_counts", "_done", "_span", "_upstream", "empty", "is_whole", "status", "target")
+    __slots__ = ("_counts", "_done", "_span", "_upstream", "empty", "headers", "is_whole", "status", "target")
 
     def __init__(self, target: Target, counts: AttemptCounts, span: AttemptSpan) -> None:
         """Makes an attempt, which must be settled.
@@ -44,6 +46,7 @@ class Attempt(ABC):
         """
         self.target = target
         self.status = 0
+        self.headers: Mapping[str, str] | None = None
         self.is_whole = False
         self.empty = False
         self._counts = counts
@@ -120,6 +123,7 @@ class Attempt(ABC):
         """
         upstream = self._upstream = await sender.send(request)
         self.status = upstream.status
+        self.headers = upstream.headers
         if upstream.status >= 400:
             body = await upstream.read(_ERROR_BODY_LIMIT)
             raise faults.of_status(upstream.status, upstream.headers, body, self.target.provider.name)

@@ -1,11 +1,11 @@
-"""Who can be asked at all: what a provider's accounts say, in one place for the exchange and for what is forwarded.
+"""Who can be asked at all: what a provider's accounts and its billing say, in one place for the exchange and for what is forwarded.
 
     plan       leaves out the targets that cannot be asked now
     tries      asks one target through one account after the other
     ended      notes how it went
 
-Above are the exchange and the forwarder, which call this where they choose and where they are done; below are the accounts. What is
-learnt here outlives the process, in a small file.
+Above are the exchange and the forwarder, which call this where they choose and where they are done; below are accounts and billing.
+What is learnt here outlives the process, in a small file.
 """
 
 import logging
@@ -20,7 +20,10 @@ from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.accounts.accounts import Accounts, AccountTarget
 from gateway.accounts.faults import RESTS, Fault, fault_of
+from gateway.billing.asking import Asking
+from gateway.billing.billing import Billing
 from gateway.errors import GatewayError
+from gateway.providers.sender import Sender
 from gateway.routing.catalogue import Catalogue, Route, RoutingState, Target
 from gateway.state_file import StateFile
 from gateway.telemetry.recorder import Recorder
@@ -30,13 +33,17 @@ _log = logging.getLogger(__name__)
 _SHORT_SECONDS = 2.0
 """So long a request waits for an account, if nobody else can be asked."""
 
+_CREDIT = "credit"
+
 _KINDS: Mapping[str, ErrorKind.ValueType] = {
     Fault.AUTH: ErrorKind.ERROR_KIND_AUTH_FAILED,
     Fault.QUOTA: ErrorKind.ERROR_KIND_QUOTA_EXHAUSTED,
+    _CREDIT: ErrorKind.ERROR_KIND_QUOTA_EXHAUSTED,
 }
 _SAYS: Mapping[str, str] = {
     Fault.AUTH: "Its provider accepts the credential of none of its accounts; whoever runs this gateway must look at them.",
-    Fault.QUOTA: "What its provider's accounts may use is used up. Try again later, or another model.",
+    Fault.QUOTA: "What its provider lets this gateway use is used up. Try again later, or another model.",
+    _CREDIT: "The credit at its provider is spent. Ask for another model, or whoever runs this gateway for more.",
     Fault.RATE: "All of its provider's accounts have asked too fast. Try again later.",
     Fault.CAPACITY: "Its provider has no room for any of its accounts. Try again later, or another model.",
     Fault.SERVER: "Its provider has just failed. Try again in a moment, or another model.",
@@ -48,7 +55,7 @@ class Unavailable:
     """That a target cannot be asked now.
 
     Attributes:
-        reason: Why: what its accounts' errors blame.
+        reason: Why: what its accounts' errors blame, or `credit` where none is left.
         retry_after: Seconds after which it can be.
         waits: Whether a request may wait for it, if that is short.
     """
@@ -77,6 +84,7 @@ class Availability:
         self,
         path: Path,
         recorder: Recorder,
+        sender: Sender,
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -87,6 +95,7 @@ class Availability:
         Args:
             path: The file in which what is learnt outlives the process.
             recorder: Counts.
+            sender: Asks providers what is left.
             clock: Seconds that only rise.
             wall: Seconds since 1970, for the file.
             randomness: Where the jitter of locks comes from.
@@ -95,26 +104,44 @@ class Availability:
         self._wall = wall
         self._file = StateFile(path, self._snapshot)
         self.accounts = Accounts(recorder, randomness or random.Random(), self._file.changed)  # noqa: S311 (jitter, not a secret)
+        self.billing = Billing(self._file.changed)
+        self._asking = Asking(sender, lambda name, reading, every: self.billing.asked(name, reading, clock(), every))
+        recorder.billing = lambda: self.billing.states(clock())
 
     async def start(self, catalogue: Catalogue) -> None:
-        """Goes over to the first catalogue, and takes up what an earlier process has learnt."""
-        self.adopt(catalogue)
+        """Goes over to the first catalogue, takes up what an earlier process has learnt, and begins to ask what is left."""
+        self.accounts.adopt(catalogue.providers.values())
+        self.billing.adopt(catalogue.providers.values())
         found = await self._file.read()
         now = self._clock()
         self.accounts.restore(found.get("accounts"), self._wall() - now, now)
+        self.billing.restore(found.get("billing"), self._wall() - now)
+        self._asking.adopt(catalogue.providers.values())
 
     def adopt(self, catalogue: Catalogue) -> None:
         """Goes over to another catalogue."""
-        self.accounts.adopt(catalogue.providers.values())
+        providers = catalogue.providers.values()
+        self.accounts.adopt(providers)
+        self.billing.adopt(providers)
+        self._asking.adopt(providers)
 
     async def close(self) -> None:
-        """Writes what is not written yet."""
+        """Asks nobody any more, and writes what is not written yet."""
+        await self._asking.stop()
         await self._file.close()
 
     def of(self, target: Target, now: float) -> Unavailable | None:
         """Returns why a target cannot be asked now; None if it can be."""
+        if target.provider.billing is not None and (spent := self.billing.spent(target, now)) is not None:
+            return Unavailable(spent.of, spent.seconds, waits=False)
         held = self.accounts.held(target, now)
         return None if held is None else Unavailable(held.fault, held.seconds, waits=True)
+
+    @staticmethod
+    def preferred(targets: Sequence[Target]) -> Sequence[Target]:
+        """Returns the targets, those first that cost nothing where their provider's billing prefers that; in order otherwise."""
+        first = [target for target in targets if _is_preferred(target)]
+        return [*first, *(target for target in targets if not _is_preferred(target))] if first else targets
 
     def plan(self, route: Route, state: RoutingState, now: float) -> Sequence[Target]:
         """Returns the targets of a route in the order in which they are to be tried, without those that cannot be asked now.
@@ -133,9 +160,9 @@ class Availability:
             elif soonest is None or found.retry_after < soonest[1].retry_after:
                 soonest = (target, found)
         if soonest is None:
-            return route.plan(state, now)
+            return self.preferred(route.plan(state, now))
         if free:
-            return replace(route, targets=tuple(free)).plan(state, now)
+            return self.preferred(replace(route, targets=tuple(free)).plan(state, now))
         target, found = soonest
         if found.waits and found.retry_after <= _SHORT_SECONDS:
             return (target,)
@@ -174,9 +201,25 @@ class Availability:
             return self.accounts.take(target, now) or target if target.provider.accounts else target
         raise self._refusal(target, found)
 
-    def ended(self, target: Target, fault: BaseException | None) -> None:
-        """Notes how a request to a target went."""
-        self.accounts.ended(target, fault, self._clock())
+    def ended(
+        self,
+        target: Target,
+        fault: BaseException | None,
+        headers: Mapping[str, str] | None = None,
+        cost_usd: float | None = None,
+    ) -> None:
+        """Notes how a request to a target went.
+
+        Args:
+            target: Who was asked.
+            fault: Why it did not go well; None if it did.
+            headers: The headers of the answer, by names in any case; None if there was none.
+            cost_usd: What it cost; None if that is not known.
+        """
+        if target.provider.account:
+            self.accounts.ended(target, fault, self._clock())
+        if target.provider.billing is not None:
+            self.billing.ended(target, headers, cost_usd, self._clock(), self._wall())
 
     def _through_accounts(self, target: Target, pause: float, failed: Sequence[FailedAttempt]) -> Iterator[tuple[Target, float]]:
         tried: set[str] = set()
@@ -200,7 +243,8 @@ class Availability:
             pause = 0.0
 
     def _refusal(self, target: Target, found: Unavailable) -> GatewayError:
-        self.accounts.unavailable(target.provider.name)
+        if target.provider.accounts:
+            self.accounts.unavailable(target.provider.name)
         return GatewayError(
             _KINDS.get(found.reason, ErrorKind.ERROR_KIND_RATE_LIMITED),
             f"The model '{target.model}' of '{target.provider.name}' cannot be asked now. {_SAYS[found.reason]}",
@@ -210,7 +254,13 @@ class Availability:
         )
 
     def _snapshot(self) -> Mapping[str, Any]:
-        return {"accounts": self.accounts.snapshot(self._wall() - self._clock())}
+        ahead = self._wall() - self._clock()
+        return {"accounts": self.accounts.snapshot(ahead), "billing": self.billing.snapshot(ahead)}
+
+
+def _is_preferred(target: Target) -> bool:
+    billing = target.provider.billing
+    return billing is not None and billing.prefer_free and target.costs_nothing
 
 
 def is_account_to_blame(target: Target, error: GatewayError) -> bool:

@@ -11,6 +11,7 @@ from yarl import URL
 
 from gateway.access.keys import Allowance, ApiKey, KeyRing, Principal
 from gateway.accounts.credentials import credential_headers, with_accounts
+from gateway.billing.terms import Terms
 from gateway.config.loading import ConfigError
 from gateway.config.schema import AgentConfig, Config, ProviderConfig, SelectorConfig
 from gateway.config.snapshot import Snapshot
@@ -168,6 +169,7 @@ def _provider(
         listing_style=configured.listing_style or vendor.listing_style,
         secrets=(credential,) if credential else (),
         own_headers=own,
+        billing=Terms.of(configured.billing),
     )
 
 

@@ -229,7 +229,7 @@ class Exchange:
                 caller.answer["x-twinspan-model"] = header_text(target.model)
                 caller.answer["x-twinspan-cache-status"] = "BYPASS"
                 # What failed attempts cost must not be announced as if it were all, so a stream's cost waits for its end.
-                known_ahead = attempt.is_whole or target.provider.free
+                known_ahead = attempt.is_whole or target.costs_nothing
                 _tell_cost(caller, bill.with_one_more(attempt.cost_usd) if known_ahead else None)
                 return Answer(attempt, span, self, route, number, bill, caller, admission)
         if len(route.targets) > 1 and not (failed and all(map(_is_refusal, failed))):
@@ -257,7 +257,7 @@ class Exchange:
     def _charge(self, attempt: Attempt, fault: BaseException | None, bill: Bill, caller: Caller) -> None:
         """Settles an attempt, and tells the caller what the request has cost by now, if that is known."""
         cost_usd = attempt.settle(fault)
-        self._availability.ended(attempt.target, fault)
+        self._availability.ended(attempt.target, fault, attempt.headers, cost_usd)
         bill.add(cost_usd, consumed=fault is None or attempt.usage is not None)
         _tell_cost(caller, bill.usd)
         if attempt.empty:

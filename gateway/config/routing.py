@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, SecretStr, Tag, ValidationInfo, field_validator, model_validator
 
+from gateway.config.billing import BillingConfig
 from gateway.config.section import (
     LATER,
     Count,
@@ -165,8 +166,8 @@ class ProviderConfig(Section):
     """How many inputs it embeds at once; more are sent in pieces. Without it: what is known of the built-in provider, else 2048."""
     thinking: Annotated[ThinkingConfig | None, LATER] = None
     """How its reasoning is treated."""
-    billing: Annotated[dict[str, Any] | None, LATER] = None
-    """How it is paid."""
+    billing: BillingConfig | None = None
+    """How it is paid; see docs/accounts.md."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ProviderConfig":
@@ -178,6 +179,10 @@ class ProviderConfig(Section):
             raise ValueError("give api_key or accounts, not both")
         if len({account.id for account in self.accounts}) != len(self.accounts):
             raise ValueError("two accounts have the same id")
+        if self.billing is not None and self.billing.quota.source == "headers" and len(self.accounts) > 1:
+            raise ValueError(
+                "headers say what one of several accounts has left: leave billing.quota out, accounts rest by themselves"
+            )
         return self
 
 

@@ -169,7 +169,7 @@ class Forwarder:
             raise
         finally:
             self._limiter.settle(admission, None)
-            self._availability.ended(order.asked, fault)
+            self._availability.ended(order.asked, fault, passage.head.fields if passage.head is not None else None)
             attempt.end(outcome_of(fault), trace_id=span.sampled_trace_id)
             span.end(fault, status=passage.head.status if passage.head is not None else 0)
 

@@ -56,9 +56,15 @@ class Target:
         """Agent, provider and model: what tells targets apart in state, metrics and statistics."""
         return (self.agent, self.provider.name, self.model)
 
+    @property
+    def costs_nothing(self) -> bool:
+        """Whether one request more costs nothing: here, or by how its provider is paid."""
+        provider = self.provider
+        return provider.free or (provider.billing is not None and provider.billing.costs_nothing(self.model))
+
     def cost_usd(self, usage: Usage | None) -> float | None:
         """Returns what a request cost that consumed this, in US dollars; None if the price is not known, or what was consumed."""
-        if self.provider.free:
+        if self.costs_nothing:
             return 0.0
         prices = self.facts.prices
         return None if prices is None or usage is None else prices.cost(usage)

@@ -100,6 +100,20 @@ class AdminService:
                     remaining_seconds=max(0.0, cooldown.until - now),
                     last_error=cooldown.last_error,
                 )
+        for state in self._availability.billing.states(now):
+            billing = response.billing.providers.add(
+                provider=state.provider,
+                model=state.model,
+                spent_usd=state.spent_usd,
+                exhausted=state.exhausted,
+                remaining_seconds=state.remaining_seconds,
+            )
+            if state.credit_usd is not None:
+                billing.credit_usd = state.credit_usd
+            if state.remaining is not None:
+                billing.remaining = state.remaining
+            if state.limit is not None:
+                billing.limit = state.limit
         for account in self._availability.accounts.states(now):
             response.accounts.add(
                 provider=account.provider,

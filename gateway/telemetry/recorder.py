@@ -8,7 +8,8 @@ microsecond, since it only adds to plain numbers (`gateway.telemetry.counts`). N
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from twinspan.v1.content_pb2 import Usage
 
@@ -27,6 +28,22 @@ from gateway.telemetry.counts import (
 from gateway.telemetry.histogram import Histogram
 
 _METHOD_LIMIT = 200
+
+
+class ProviderBilling(Protocol):
+    """How a provider's billing stands: see `gateway.billing.billing.BillingState`."""
+
+    @property
+    def provider(self) -> str:
+        """The provider's name."""
+
+    @property
+    def spent_usd(self) -> float:
+        """What was spent."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing is left."""
 
 
 class Attempt:
@@ -156,6 +173,7 @@ class Recorder:
         forwarded: Bytes of forwarded bodies, by direction and provider.
         providers: How providers are, by name.
         account_selections: Requests through accounts, by provider, account and how they went.
+        billing: Returns how the providers' billing stands that have one.
         batches: What batches have done.
         loop_lag: Seconds by which the event loop was late.
         recent_lags: The last of them, oldest first.
@@ -185,6 +203,7 @@ class Recorder:
         self.model_discoveries = LabelCounts()
         self.limit_rejections = LabelCounts()
         self.account_selections = LabelCounts()
+        self.billing: Callable[[], Sequence[ProviderBilling]] = tuple
         self.store_failures = 0
         self.loop_lag = Histogram(LAG_SECONDS)
         self.recent_lags: deque[float] = deque(maxlen=LAG_LIMIT)

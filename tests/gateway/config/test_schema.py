@@ -30,7 +30,6 @@ WITHOUT_EFFECT = [
     "providers.openai.ratelimit_max_rpm",
     "providers.openai.ratelimit_max_tpm",
     "providers.openai.thinking",
-    "providers.openai.billing",
     "agents.coder.models[1].format",
     "agents.coder.models[1].max_context",
     "agents.coder.models[1].max_output",

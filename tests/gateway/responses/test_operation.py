@@ -76,7 +76,7 @@ async def exchange(upstream: Upstream, tmp_path: Path) -> AsyncIterator[Exchange
     sender, recorder = Sender(), Recorder()
     await sender.start()
     limiter = Limiter(MemoryStore(), recorder, fails_open=lambda: True)
-    availability = Availability(tmp_path / "accounts.json", recorder)
+    availability = Availability(tmp_path / "accounts.json", recorder, sender)
     yield Exchange(lambda: catalogue, sender, RoutingState(), recorder, Tracing(NoOpTracerProvider()), limiter, availability)
     await sender.close()
 
