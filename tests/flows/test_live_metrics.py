@@ -58,7 +58,12 @@ async def scrape(upstream: Upstream, tmp_path: Path) -> Scrape:
                     "models": [MODEL],
                     "model_info": {MODEL: PRICES},
                 },
-                "broken": {**secret, "base_url": broken.base_url, "models": ["one", "two"]},
+                "broken": {
+                    "billing": {"model": "credit", "credit_usd": 1},
+                    **secret,
+                    "base_url": broken.base_url,
+                    "models": ["one", "two"],
+                },
             },
             agents={
                 "smart": {"models": ["one", MODEL], "max_retries": 1, "failure_threshold": 1},

@@ -2,6 +2,7 @@
 
 from twinspan.v1.content_pb2 import Usage
 
+from gateway.billing.billing import BillingState
 from gateway.telemetry.recorder import Recorder
 
 STREAM = "/twinspan.v1.ChatService/Stream"
@@ -65,5 +66,6 @@ def busy() -> Recorder:
     recorder.models_discovered("openai", "ok")
     recorder.rate_limited("requests")
     recorder.account_selected("openai", "team-a", "ok")
+    recorder.billing = lambda: (BillingState("openai", "credit", 1.5, 10.0, None, None, exhausted=False, remaining_seconds=0.0),)
     recorder.store_failed()
     return recorder

@@ -96,6 +96,8 @@ def test_every_count_is_rendered() -> None:
         "twinspan_stream_interrupts_total": {(("reason", "provider_timeout"),): 1},
         "twinspan_auth_failure_total": {(("type", "missing"),): 1},
         "twinspan_ratelimit_rejected_total": {(("limit", "requests"),): 1},
+        "twinspan_billing_spend_usd": {(("provider", "openai"),): 1.5},
+        "twinspan_billing_exhausted": {(("provider", "openai"),): 0},
         "twinspan_account_selection_total": {(("account", "team-a"), ("provider", "openai"), ("result", "ok")): 1},
         "twinspan_store_failures_total": {(): 1},
         "twinspan_model_discovery_total": {(("provider", "openai"), ("result", "ok")): 1},
