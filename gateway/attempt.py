@@ -22,6 +22,9 @@ _ERROR_BODY_LIMIT = 64 * 1024
 _NOT_BEGUN = frozenset({429, 503})
 """The statuses with which a provider says that it has not begun."""
 
+_NOT_LET_IN = _NOT_BEGUN | {401, 402, 403, 529}
+"""Those with which it says so to one of several accounts, so that another may be asked."""
+
 
 class Attempt(ABC):
     """Asks one target.
@@ -112,7 +115,7 @@ class Attempt(ABC):
     def may_have_acted(self, error: GatewayError) -> bool:
         """Tells whether the provider may have done what it was asked for, although the attempt failed with `error`."""
         if self.status:
-            return self.status not in _NOT_BEGUN
+            return self.status not in (_NOT_LET_IN if self.target.provider.account else _NOT_BEGUN)
         return not isinstance(error, SendError) or error.request_sent
 
     async def _send(self, sender: Sender, request: OutboundRequest) -> UpstreamResponse:

@@ -288,6 +288,26 @@ async def test_whatever_is_asked_goes_through_the_account_whose_turn_it_is(upstr
     assert accounts_of(upstream) == ["one", "two", "three"]
 
 
+@pytest.mark.parametrize("refusal", [REFUSED, BUSY, FULL], ids=["auth", "rate", "capacity"])
+async def test_what_is_made_once_is_asked_of_another_account_where_the_first_was_not_let_in(
+    upstream: Upstream, refusal: Script
+) -> None:
+    upstream.plays(through({"one": refusal}, by_path(OTHERS)))
+    async with running(sections(upstream)) as twinspan:
+        answer = await twinspan.rest.post("/v1/images/generations", json={"model": MODEL, "prompt": "Hi"})
+    assert answer.status_code == 200, answer.text
+    assert accounts_of(upstream) == ["one", "two"]
+
+
+async def test_a_form_that_was_sent_is_not_sent_to_another_account_but_the_next_one_is(upstream: Upstream) -> None:
+    upstream.plays(through({"one": REFUSED}, by_path(OTHERS)))
+    path = "/v1/audio/transcriptions"
+    async with running(sections(upstream)) as twinspan:
+        statuses = [(await twinspan.rest.post(path, **OTHER_WAYS[path])).status_code for _ in range(2)]
+    assert statuses == [401, 200]
+    assert accounts_of(upstream) == ["one", "two"]
+
+
 async def test_what_is_forwarded_over_grpc_takes_turns_too_and_rests_an_account(twinspan: Running, upstream: Upstream) -> None:
     upstream.plays(through({"one": whole({}, 429, Retry_After="60")}))
     statuses = []
