@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from gateway import probe
 from gateway.access.delegation import Delegation
 from gateway.access.keys import KeyRing, generate_token
+from gateway.availability import Availability
 from gateway.backends.choice import Backends
 from gateway.backends.ledger import Ledger
 from gateway.batches.desk import BatchDesk
@@ -247,15 +248,16 @@ class Core:
             fails_open=lambda: self._configuration.current.config.state.fail_open,
             spending=None if self._store.shared else Spending(self._files.root / "budgets"),
         )
+        self._availability = Availability(state_directory(os.environ) / "accounts.json", self._recorder, self._sender)
         self._delegation = Delegation()
         self._batches = BatchStore(config.batches.dir or self._files.root / "batches")
         self._desk = BatchDesk(self._batches, self._files)
         self._kept = Ledger(self._files.root / "providers")
         self._watcher: asyncio.Task[None] | None = None
         profiler = Profiler(lambda: self._configuration.current.config.debug.pprof_enabled)
-        self._planner = Planner(self._state)
+        self._planner = Planner(self._state, unavailable=self._availability.left_out, prefers=self._availability.preferred)
         explainer = Explainer(lambda: self._catalogue, self._planner, self._limiter, time.monotonic)
-        self._admin = AdminService(self._recorder, self._state, time.monotonic, VERSION, profiler, explainer)
+        self._admin = AdminService(self._recorder, self._state, self._availability, time.monotonic, VERSION, profiler, explainer)
         self._registry = self._register_services()
         self.channel = InProcessChannel(self._registry)
         self._server = GrpcServer(self._registry, self._server_settings(snapshot))
@@ -285,6 +287,7 @@ class Core:
         if needs_local_model(config):
             await self._start_local_model(config.local_engine.max_sessions)
         self._catalogue = await self._compiled_catalogue(self._configuration.current)
+        await self._availability.start(self._catalogue)
         await self.discover()
         await self._keep_discovering()
         if self._files.exists:
@@ -333,6 +336,7 @@ class Core:
         await self._refresher.stop()
         await self._exchange.close()
         await self._limiter.close()
+        await self._availability.close()
         await self._store.close()
         await self._batches.close()
         await self._kept.close()
@@ -384,6 +388,7 @@ class Core:
     def _adopt(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._state.forget(catalogue.agents, catalogue.targets())
+        self._availability.adopt(catalogue)
 
     async def _reload(self) -> bool:
         """Tells whether it was done."""
@@ -421,10 +426,13 @@ class Core:
             self._recorder,
             tracing,
             self._limiter,
+            self._availability,
             planner=self._planner,
         )
         most_bytes = lambda: self._configuration.current.config.server.max_upload_bytes  # noqa: E731 (three services ask it)
-        forwarder = Forwarder(lambda: self._catalogue, self._raw_sender, self._recorder, tracing, most_bytes, self._limiter)
+        forwarder = Forwarder(
+            lambda: self._catalogue, self._raw_sender, self._recorder, tracing, most_bytes, self._limiter, self._availability
+        )
         backends = Backends(
             self._files,
             self._desk,

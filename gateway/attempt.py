@@ -5,6 +5,7 @@ answer is read depends on the operation: `gateway.operations` has a subclass for
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from twinspan.v1 import chat_pb2, content_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
@@ -21,6 +22,9 @@ _ERROR_BODY_LIMIT = 64 * 1024
 _NOT_BEGUN = frozenset({429, 503})
 """The statuses with which a provider says that it has not begun."""
 
+_NOT_LET_IN = _NOT_BEGUN | {401, 402, 403, 529}
+"""Those with which it says so to one of several accounts, so that another may be asked."""
+
 
 class Attempt(ABC):
     """Asks one target.
@@ -28,11 +32,12 @@ class Attempt(ABC):
     Attributes:
         target: Who is asked.
         status: The HTTP status of the answer; 0 before there is one.
+        headers: The headers of the answer, by names in any case; None before there is one.
         is_whole: Whether the answer came as one, so that what it cost is known ahead of it.
         empty: Whether the provider ended its answer without saying anything.
     """
 
-    __slots__ = ("_counts", "_done", "_span", "_upstream", "empty", "is_whole", "status", "target")
+    __slots__ = ("_counts", "_done", "_span", "_upstream", "empty", "headers", "is_whole", "status", "target")
 
     def __init__(self, target: Target, counts: AttemptCounts, span: AttemptSpan) -> None:
         """Makes an attempt, which must be settled.
@@ -44,10 +49,13 @@ class Attempt(ABC):
         """
         self.target = target
         self.status = 0
+        self.headers: Mapping[str, str] | None = None
         self.is_whole = False
         self.empty = False
         self._counts = counts
         self._span = span
+        if target.provider.account:
+            span.set_attributes({"twinspan.account": target.provider.account})
         self._upstream: UpstreamResponse | None = None
         self._done = False
 
@@ -114,7 +122,7 @@ class Attempt(ABC):
     def may_have_acted(self, error: GatewayError) -> bool:
         """Tells whether the provider may have done what it was asked for, although the attempt failed with `error`."""
         if self.status:
-            return self.status not in _NOT_BEGUN
+            return self.status not in (_NOT_LET_IN if self.target.provider.account else _NOT_BEGUN)
         return not isinstance(error, SendError) or error.request_sent
 
     async def _send(self, sender: Sender, request: OutboundRequest) -> UpstreamResponse:
@@ -125,6 +133,7 @@ class Attempt(ABC):
         """
         upstream = self._upstream = await sender.send(request)
         self.status = upstream.status
+        self.headers = upstream.headers
         if upstream.status >= 400:
             body = await upstream.read(_ERROR_BODY_LIMIT)
             raise faults.of_status(upstream.status, upstream.headers, body, self.target.provider.name)

@@ -11,6 +11,8 @@ from dataclasses import replace
 from yarl import URL
 
 from gateway.access.keys import UNLIMITED, Allowance, ApiKey, KeyRing, Principal
+from gateway.accounts.credentials import credential_headers, with_accounts
+from gateway.billing.terms import Terms
 from gateway.config.loading import ConfigError
 from gateway.config.schema import AgentConfig, Config, ProviderConfig, SelectorConfig
 from gateway.config.snapshot import Snapshot
@@ -30,7 +32,6 @@ LOCAL = "local"
 
 _CONNECT_SECONDS = 10.0
 _LOCAL_INPUTS = 32  # so that its process takes turns among those who ask, and a piece never waits long
-_ANTHROPIC_VERSION = "2023-06-01"
 _CUSTOM = Vendor(name="", base_url=None, key_variable=None)
 """What a provider is taken for that is not built in."""
 
@@ -67,7 +68,7 @@ def compile_catalogue(
             problems.append(f"providers.{name}: there is no built-in provider of this name, so give its base_url.")
         else:
             providers[name] = provider
-    providers = informed(providers, config, knowledge)
+    providers = {name: _with_accounts(provider, config) for name, provider in informed(providers, config, knowledge).items()}
     agents: list[Agent] = []
     idle: list[str] = []
     all_there = not problems  # else an agent may miss nothing but what is reported already
@@ -136,7 +137,7 @@ def _provider(
     secret = configured.api_key
     credential = local.api_key if local else secret.get_secret_value() if secret else ""
     retryable = configured.retryable_status_codes
-    own = {**_credential_headers(configured.auth_style or vendor.auth_style, credential), **configured.headers}
+    own = {**credential_headers(configured.auth_style or vendor.auth_style, credential), **configured.headers}
     capabilities = configured.capabilities if configured.capabilities is not None else tuple(sorted(vendor.capabilities))
     governance = config.governance
     return Provider(
@@ -177,6 +178,7 @@ def _provider(
         listing_style=configured.listing_style or vendor.listing_style,
         secrets=(credential,) if credential else (),
         own_headers=own,
+        billing=Terms.of(configured.billing),
     )
 
 
@@ -184,26 +186,19 @@ def _or(own: int | None, general: int) -> int:
     return general if own is None else own
 
 
+def _with_accounts(provider: Provider, config: Config) -> Provider:
+    """Returns a provider with its accounts; it is done last, since each is the provider with another credential."""
+    configured = config.providers.get(provider.name)
+    if configured is None or not configured.accounts:
+        return provider
+    style = configured.auth_style or VENDORS.get(provider.name, _CUSTOM).auth_style
+    return with_accounts(provider, configured.accounts, style)
+
+
 def _base_url(chat_url: str) -> str:
     """Returns the address under which a provider's other endpoints stand, from where its chats go."""
     address, _, _query = chat_url.partition("?")
     return address.removesuffix("/chat/completions").rstrip("/")
-
-
-def _credential_headers(style: str, credential: str) -> dict[str, str]:
-    if not credential:
-        return {}
-    match style:
-        case "anthropic":
-            return {"x-api-key": credential, "anthropic-version": _ANTHROPIC_VERSION}
-        case "azure":
-            return {"api-key": credential}
-        case "bearer+x-goog":
-            return {"Authorization": f"Bearer {credential}", "x-goog-api-key": credential}
-        case "none":
-            return {}
-        case _:
-            return {"Authorization": f"Bearer {credential}"}
 
 
 def _agent(name: str, configured: AgentConfig, targets: tuple[Target, ...], system_prompt: str, shadow: Target | None) -> Agent:
@@ -283,7 +278,9 @@ def _selected(target: Target, entry: str | SelectorConfig) -> Target:
         return target
     provider = target.provider
     if entry.url is not None:
-        provider = replace(provider, chat_url=URL(entry.url), url_text=entry.url)
+        url = URL(entry.url)
+        accounts = tuple(replace(account, chat_url=url, url_text=entry.url) for account in provider.accounts)
+        provider = replace(provider, chat_url=url, url_text=entry.url, accounts=accounts)
     return replace(target, provider=provider, weight=entry.weight, max_context=entry.max_context, max_output=entry.max_output)
 
 

@@ -39,6 +39,7 @@ class GatewayError(Exception):
         retry_after: Seconds after which a retry may succeed.
         code: A word for programs, where the kind is not enough; None for that of the kind.
         upstream: What the provider said, if the error is the provider's own.
+        upstream_status: The HTTP status with which the provider said so, whoever's error it is; 0 if it did not.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class GatewayError(Exception):
         retry_after: float | None = None,
         code: str | None = None,
         upstream: UpstreamFacts | None = None,
+        upstream_status: int = 0,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -62,6 +64,7 @@ class GatewayError(Exception):
         self.retry_after = retry_after
         self.code = code
         self.upstream = upstream
+        self.upstream_status = upstream_status
 
     @property
     def kind_name(self) -> str:

@@ -22,6 +22,7 @@ from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.asking import Caller, Operation
 from gateway.attempt import Attempt
+from gateway.availability import Availability, through_account
 from gateway.errors import GatewayError
 from gateway.limits.limiter import Admission, Limiter
 from gateway.limits.scopes import scopes_of
@@ -50,6 +51,7 @@ class Exchange:
         recorder: Recorder,
         tracing: Tracing,
         limiter: Limiter,
+        availability: Availability,
         *,
         clock: Callable[[], float] = time.monotonic,
         randomness: random.Random | None = None,
@@ -64,21 +66,22 @@ class Exchange:
             recorder: Counts.
             tracing: Makes spans.
             limiter: Lets requests in.
+            availability: Knows who can be asked.
             clock: Seconds that only rise.
             randomness: Where the jitter of retries comes from.
-            planner: Decides whom to ask; None for one that looks at nothing but `state`.
+            planner: Decides whom to ask; None for one of its own.
         """
         chance = randomness or random.Random()  # noqa: S311 (jitter, not a secret)
         self._catalogue = catalogue
-        self._means = Means(sender, state, recorder, tracing, limiter, clock, chance)
-        self._planner = planner or Planner(state, chance)
+        self._means = Means(sender, state, recorder, tracing, limiter, availability, clock, chance)
+        self._planner = planner or Planner(state, chance, availability.left_out, availability.preferred)
         self._shadows = Shadows(self._means)
 
     async def close(self) -> None:
         """Ends what goes on behind answers that were given."""
         await self._shadows.close()
 
-    async def open(self, operation: Operation[_A], caller: Caller, *, provider: str = "") -> "Answer[_A]":
+    async def open(self, operation: Operation[_A], caller: Caller, *, provider: str = "", account: str = "") -> "Answer[_A]":
         """Asks, and returns the answer once it has begun.
 
         `caller.answer` then says who answers. The answer must be entered, and left once it is done with, which settles it.
@@ -87,13 +90,14 @@ class Exchange:
             operation: What is asked.
             caller: Who asks.
             provider: The only provider that may answer, since it keeps what the request goes on from; empty for any.
+            account: The only account of it that may, for the same reason; empty for any.
 
         Raises:
             GatewayError: There is no answer.
         """
         operation.check(trusted=caller.trusted)
         means, catalogue = self._means, self._catalogue()
-        route = route_of(catalogue, operation, caller, provider)
+        route = through_account(route_of(catalogue, operation, caller, provider), account)
         seconds = seconds_of(route, caller)
         admission = await means.limiter.admit(
             scopes_of(caller.principal, route.agent), operation.size, lambda: reserve_of(route, operation), seconds, caller.answer

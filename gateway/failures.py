@@ -10,8 +10,9 @@ from typing import Final
 
 from twinspan.v1.errors_pb2 import ErrorKind
 
+from gateway.accounts.faults import RESTS, Fault, fault_of, rest_seconds
 from gateway.errors import KIND_NAMES, GatewayError
-from gateway.routing.breaker import LEVEL_LIMIT, Hold
+from gateway.routing.breaker import Hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +43,7 @@ CLASSES: Mapping[ErrorKind.ValueType, FailureClass] = {
 }
 """The kinds that say something of the target; all others are the request's own."""
 
-_REFUSING = frozenset({ErrorKind.ERROR_KIND_AUTH_FAILED, ErrorKind.ERROR_KIND_PERMISSION_DENIED})
-_DOUBLING: Mapping[ErrorKind.ValueType, float] = {
-    ErrorKind.ERROR_KIND_RATE_LIMITED: 0.5,
-    ErrorKind.ERROR_KIND_QUOTA_EXHAUSTED: 60.0,
-}
-_REFUSED_SECONDS: Final = 120.0
-_CAPACITY_SECONDS: Final = 30.0
 _FULL_STATUS: Final = 529
-_JITTER: Final = 0.05
 _LONGEST_WAIT_SECONDS: Final = 3600.0
 """What a provider asks for is not believed beyond this."""
 
@@ -85,19 +78,12 @@ def hold_of(error: GatewayError, level: int, vary: Callable[[float, float], floa
     """
     if error.retry_after:
         return Hold(min(error.retry_after, _LONGEST_WAIT_SECONDS), asked=True)
-    if error.kind in _REFUSING:
-        seconds = _REFUSED_SECONDS
-    else:
-        base = _CAPACITY_SECONDS if _is_full(error) else _DOUBLING.get(error.kind)
-        if base is None:
-            return None
-        seconds = base * 2 ** min(level, LEVEL_LIMIT)
-    return Hold(seconds * (1 + vary(-_JITTER, _JITTER)))
-
-
-def _is_full(error: GatewayError) -> bool:
-    """Tells whether a provider has said that it has too much to do altogether, which is not this caller's doing."""
-    return error.upstream is not None and error.upstream.status == _FULL_STATUS
+    fault = fault_of(error)
+    rest = RESTS.get(fault)
+    # What may pass in a second is counted: whoever is held for it alone would never fail often enough.
+    if rest is None or fault is Fault.SERVER or (fault is Fault.CAPACITY and error.upstream_status != _FULL_STATUS):
+        return None
+    return Hold(rest_seconds(rest, level, vary(-1.0, 1.0)))
 
 
 def outcome_of(fault: BaseException | None) -> str | None:

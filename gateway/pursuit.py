@@ -17,6 +17,7 @@ from twinspan.v1.errors_pb2 import ErrorKind
 from gateway import failures
 from gateway.asking import Caller, Operation
 from gateway.attempt import Attempt
+from gateway.availability import Availability, Try, every_account_failed, is_account_to_blame
 from gateway.errors import GatewayError
 from gateway.limits.limiter import Admission, Limiter
 from gateway.providers.send_error import Phase
@@ -49,6 +50,7 @@ class Means:
         recorder: Counts.
         tracing: Makes spans.
         limiter: Holds the limits of hosts.
+        availability: Knows accounts and billing.
         clock: Seconds that only rise.
         randomness: Where jitter comes from.
     """
@@ -58,6 +60,7 @@ class Means:
     recorder: Recorder
     tracing: Tracing
     limiter: Limiter
+    availability: Availability
     clock: Callable[[], float]
     randomness: random.Random
 
@@ -140,15 +143,16 @@ class Pursuit(Generic[_A]):
         means = self._means
         if not self._plan.targets:
             means.recorder.targets_exhausted()
+            means.availability.note_refusal(self._plan.left_out)
             raise nothing_to_try(self._route, self._plan)
-        tries = self._tries()
+        tries = means.availability.tries(self._tries(), self._failed)
         for target, pause, again in tries:
             if pause >= self._deadline - means.clock():
                 continue  # the pause would outlast the request; another target may not need one
             if self._failed:
                 means.recorder.retried()
-                if pause:
-                    await asyncio.sleep(pause)
+            if pause:
+                await asyncio.sleep(pause)
             if not again and not self._plan.last_resort and not means.state.available(target, means.clock()):
                 continue  # others have taken its probes since the plan was made
             made = await self._begin(target)
@@ -168,6 +172,7 @@ class Pursuit(Generic[_A]):
         attempt, means, route = made.attempt, self._means, self._route
         target = attempt.target
         cost_usd = attempt.settle(fault)
+        means.availability.ended(target, fault, attempt.headers, cost_usd)
         self.bill.add(cost_usd, consumed=fault is None or attempt.usage is not None)
         _tell_cost(self._caller, self.bill.usd)
         if made.admission is not None:
@@ -175,7 +180,7 @@ class Pursuit(Generic[_A]):
             means.limiter.settle(made.admission, None if usage is None else usage.input_tokens + usage.output_tokens)
         if fault is None:
             means.state.succeeded(target, made.entered, route.breaker)
-        elif isinstance(fault, GatewayError) and failures.blames_target(fault) and not self._is_out_of_time(fault):
+        elif isinstance(fault, GatewayError) and self._blames_target(target, fault):
             opened = means.state.failed(
                 target,
                 made.entered,
@@ -193,18 +198,18 @@ class Pursuit(Generic[_A]):
         elif isinstance(fault, SendError) and fault.phase is Phase.BODY and fault.kind == ErrorKind.ERROR_KIND_PROVIDER_TIMEOUT:
             means.recorder.stream_stalled()
 
-    def _tries(self) -> Iterator[tuple[Target, float, bool]]:
+    def _tries(self) -> Iterator[Try]:
         """Gives the targets in the order of the plan, each with the pause before it and whether it was tried before."""
         for target in self._plan.targets:
             before = len(self._failed)
-            yield target, 0.0, False
+            yield Try(target, 0.0, again=False)
             for retry in range(1, self._route.max_retries + 1):
                 if len(self._failed) == before:
                     break
                 error = self._failed[-1].error
                 if not failures.may_pass(error, target.provider.retryable_status_codes):
                     break
-                yield target, backoff_seconds(retry, error.retry_after, self._means.randomness), True
+                yield Try(target, backoff_seconds(retry, error.retry_after, self._means.randomness), again=True)
 
     async def _begin(self, target: Target) -> Made[_A] | None:
         """Begins an attempt; returns None if its host's limits leave nothing for it."""
@@ -264,7 +269,7 @@ class Pursuit(Generic[_A]):
         answer["x-twinspan-model"] = header_text(target.model)
         answer["x-twinspan-cache-status"] = "BYPASS"
         # What failed attempts cost must not be announced as if it were all, so a stream's cost waits for its end.
-        known_ahead = made.attempt.is_whole or target.provider.free
+        known_ahead = made.attempt.is_whole or target.costs_nothing
         _tell_cost(self._caller, self.bill.with_one_more(made.attempt.cost_usd) if known_ahead else None)
 
     def _hedge_delay(self, target: Target) -> float | None:
@@ -275,7 +280,7 @@ class Pursuit(Generic[_A]):
         latency = self._means.state.latencies.get(target.key)
         return latency.quantile(_HEDGE_SHARE) if latency is not None else None
 
-    async def _race(self, first: Made[_A], delay: float, tries: Iterator[tuple[Target, float, bool]]) -> Made[_A] | GatewayError:
+    async def _race(self, first: Made[_A], delay: float, tries: Iterator[Try]) -> Made[_A] | GatewayError:
         """Opens an attempt, and beside it one at the next target if the first takes long; who begins first, answers.
 
         Raises:
@@ -308,9 +313,9 @@ class Pursuit(Generic[_A]):
             self._announce(opened)
         return opened
 
-    async def _begin_next(self, first: Made[_A], tries: Iterator[tuple[Target, float, bool]]) -> Made[_A] | None:
+    async def _begin_next(self, first: Made[_A], tries: Iterator[Try]) -> Made[_A] | None:
         for target, _, _ in tries:
-            if target is not first.attempt.target and self._means.state.available(target, self._means.clock()):
+            if target.key != first.attempt.target.key and self._means.state.available(target, self._means.clock()):
                 return await self._begin(target)
         return None
 
@@ -319,13 +324,19 @@ class Pursuit(Generic[_A]):
         remaining = self._deadline - self._means.clock()
         return error.kind == ErrorKind.ERROR_KIND_PROVIDER_TIMEOUT and remaining < _TIMER_SLACK_SECONDS
 
+    def _blames_target(self, target: Target, error: GatewayError) -> bool:
+        """Tells whether it is the target that is at fault: not the request, its time, or one of several accounts."""
+        return failures.blames_target(error) and not self._is_out_of_time(error) and not is_account_to_blame(target, error)
+
     def _error(self) -> GatewayError:
         failed = self._failed
         if len(self._route.targets) > 1 and not (failed and all(map(_is_refusal, failed))):
             self._means.recorder.targets_exhausted()
             return exhausted(self._route, failed, [*self._skipped, *self._plan.left_out])
         if failed:
-            return failed[-1].error
+            return every_account_failed(failed)
+        if not self._skipped:
+            return self._means.availability.refusal(self._plan.targets[0])
         skipped = self._skipped[0]
         return GatewayError(
             ErrorKind.ERROR_KIND_RATE_LIMITED,
@@ -370,7 +381,7 @@ def exhausted(route: Route, failed: list[Failed], skipped: list[LeftOut]) -> Gat
         f"{attempt.target.provider.name}/{attempt.target.model}: {attempt.error.kind_name} ({attempt.error.message[:200]})"
         for attempt in failed
     ]
-    parts += [f"{one.target.provider.name}/{one.target.model}: not tried, {one.message}" for one in skipped]
+    parts += [f"{one.target.provider.name}/{one.target.model}: not tried. {one.message}" for one in skipped]
     waits = [attempt.error.retry_after for attempt in failed if attempt.error.retry_after is not None]
     waits += [one.wait_seconds for one in skipped if one.wait_seconds]
     return GatewayError(

@@ -25,7 +25,7 @@ class Shadows:
         self._running: set[asyncio.Task[None]] = set()
 
     def cast(self, operation: Operation[Attempt], target: Target, caller: Caller, seconds: float) -> None:
-        """Sends a copy of a request to a target; returns at once.
+        """Sends a copy of a request to a target, if it can be asked now; returns at once.
 
         Args:
             operation: What is asked. It is not asked if asking twice would make two things.
@@ -36,6 +36,10 @@ class Shadows:
         if not operation.repeatable or len(self._running) >= _MOST_AT_ONCE:
             return
         means = self._means
+        try:
+            target = means.availability.seat(target)
+        except GatewayError:
+            return
         span = means.tracing.attempt_span(
             caller.span, provider=target.provider.name, model=target.model, number=1, url=operation.url(target.provider)
         )
@@ -61,4 +65,5 @@ class Shadows:
             fault = error
             raise
         finally:
-            attempt.settle(fault)
+            cost_usd = attempt.settle(fault)
+            self._means.availability.ended(attempt.target, fault, attempt.headers, cost_usd)

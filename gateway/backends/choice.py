@@ -131,8 +131,13 @@ class Backends:
     def _provider_files(self, resources: Resources) -> ProviderFiles:
         return ProviderFiles(resources, self._entries, self._uploads, lambda: self._config().server.max_upload_bytes)
 
-    def resources(self, name: str, caller: ResourceCaller) -> Resources:
+    def resources(self, name: str, caller: ResourceCaller, account: str = "") -> Resources:
         """Returns what asks a provider on behalf of a caller.
+
+        Args:
+            name: The provider's name.
+            caller: On whose behalf.
+            account: Which of its accounts keeps what it is asked for; empty for the first, which keeps files and batches.
 
         Raises:
             GatewayError: NOT_CONFIGURED: the provider is configured no more.
@@ -143,4 +148,5 @@ class Backends:
                 ErrorKind.ERROR_KIND_NOT_CONFIGURED,
                 f"The provider '{name}', which keeps what you ask for, is not configured. Whoever runs this gateway must add it.",
             )
+        provider = next((variant for variant in provider.accounts if variant.account == account), provider)
         return Resources(provider, self._sender, self._recorder, self._tracing, caller)

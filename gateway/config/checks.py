@@ -28,7 +28,8 @@ def _providers(config: Config) -> Iterator[tuple[Place, str]]:
             hint = nearest(name, list(VENDORS)) if vendor is None else ""
             yield place, f"nothing says where it is: give its base_url.{hint}"
         own_address = provider.url is not None or provider.base_url is not None
-        if vendor and vendor.key_variable and provider.api_key is None and not own_address and provider.auth_style != "none":
+        has_credential = provider.api_key is not None or bool(provider.accounts)
+        if vendor and vendor.key_variable and not has_credential and not own_address and provider.auth_style != "none":
             yield (
                 place,
                 (f"has no credential: give api_key, put it into provider_keys of a secrets file, or set {vendor.key_variable}."),

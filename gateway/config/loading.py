@@ -229,17 +229,16 @@ def _with_credentials(config: Config, files: _Files, environment: Mapping[str, s
         if name in VENDORS and name is not None and (name in config.provider_keys or _customary(name, environment)):
             providers.setdefault(name, ProviderConfig())
     for name, provider in providers.items():
-        if provider.api_key is None and (credential := _credential(name, provider, config, environment)) is not None:
+        if provider.api_key is not None or provider.accounts:
+            continue
+        if (credential := _credential(name, config, environment)) is not None:
             if not is_credential(credential.get_secret_value()):
                 files.problems.append(f"{VENDORS[name].key_variable}: must be printable ASCII without blanks.")
             providers[name] = provider.model_copy(update={"api_key": credential})
     return config.model_copy(update={"providers": providers})
 
 
-def _credential(name: str, provider: ProviderConfig, config: Config, environment: Mapping[str, str]) -> SecretStr | None:
-    account = next((account for account in provider.accounts if account.type == "apikey"), None)
-    if account is not None:
-        return account.credential
+def _credential(name: str, config: Config, environment: Mapping[str, str]) -> SecretStr | None:
     if name in config.provider_keys:
         return config.provider_keys[name]
     return _customary(name, environment)

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, SecretStr, Tag, ValidationInfo, field_validator, model_validator
 
+from gateway.config.billing import BillingConfig
 from gateway.config.section import (
     LATER,
     Count,
@@ -15,8 +16,11 @@ from gateway.config.section import (
     Regex,
     Seconds,
     Secret,
+    SecretText,
     Section,
     StatusCode,
+    is_cookie,
+    is_credential,
 )
 
 AuthStyle: TypeAlias = Literal["bearer", "bearer+x-goog", "anthropic", "azure", "none"]
@@ -85,11 +89,19 @@ class AccountConfig(Section):
     """One of several credentials at a provider."""
 
     id: Name
-    """The account's name."""
+    """The account's name, which errors, metrics and statistics show."""
     type: Literal["apikey", "oauth", "cookie"] = "apikey"
-    """What the credential is."""
-    credential: Secret
+    """How the credential is sent: as `auth_style` says, as a bearer token, or as the `Cookie` header."""
+    credential: SecretText
     """The credential."""
+
+    @field_validator("credential")
+    @classmethod
+    def _can_be_sent(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        text = value.get_secret_value()
+        if not (is_cookie(text) if info.data.get("type") == "cookie" else is_credential(text)):
+            raise ValueError("must be printable ASCII, without blanks unless it is a cookie")
+        return value
 
 
 class ThinkingConfig(Section):
@@ -150,7 +162,7 @@ class ProviderConfig(Section):
     api_key: Secret | None = None
     """The credential. Without it: `provider_keys` of the secrets, then the variable of the built-in provider."""
     accounts: tuple[AccountConfig, ...] = ()
-    """Several credentials; so far the first API key of them is used."""
+    """Several credentials, used in turn, in place of `api_key`; see docs/accounts.md."""
     models: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = ()
     """The models it offers, and no others. Without any it is taken to offer every model that is asked for."""
     model_info: dict[Annotated[str, Field(min_length=1, max_length=256)], ModelInfoConfig] = Field(default_factory=dict)
@@ -163,15 +175,23 @@ class ProviderConfig(Section):
     """How many inputs it embeds at once; more are sent in pieces. Without it: what is known of the built-in provider, else 2048."""
     thinking: Annotated[ThinkingConfig | None, LATER] = None
     """How its reasoning is treated."""
-    billing: Annotated[dict[str, Any] | None, LATER] = None
-    """How it is paid."""
+    billing: BillingConfig | None = None
+    """How it is paid; see docs/accounts.md."""
 
     @model_validator(mode="after")
-    def _has_one_address(self) -> "ProviderConfig":
+    def _fits_together(self) -> "ProviderConfig":
         if self.url is not None and self.base_url is not None:
             raise ValueError("give url or base_url, not both")
         if self.base_url is not None and "?" in self.base_url:
             raise ValueError("a base_url has no query, since /chat/completions is added to it: give the whole address as url")
+        if self.api_key is not None and self.accounts:
+            raise ValueError("give api_key or accounts, not both")
+        if len({account.id for account in self.accounts}) != len(self.accounts):
+            raise ValueError("two accounts have the same id")
+        if self.billing is not None and self.billing.quota.source == "headers" and len(self.accounts) > 1:
+            raise ValueError(
+                "headers say what one of several accounts has left: leave billing.quota out, accounts rest by themselves"
+            )
         return self
 
 

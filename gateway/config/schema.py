@@ -150,11 +150,7 @@ def json_schema() -> dict[str, Any]:
 
 def unserved_keys(config: Config) -> list[str]:
     """Returns the paths of all keys that are set but have no effect yet."""
-    paths = list(_unserved(config, ""))
-    for name, provider in config.providers.items():
-        served = next((account for account in provider.accounts if account.credential == provider.api_key), None)
-        paths += [f"providers.{name}.accounts[{i}]" for i, account in enumerate(provider.accounts) if account is not served]
-    return paths
+    return list(_unserved(config, ""))
 
 
 def _unserved(value: Any, path: str) -> Iterator[str]:

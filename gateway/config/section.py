@@ -162,6 +162,11 @@ def _credential(value: SecretStr) -> SecretStr:
     return value
 
 
+def is_cookie(text: str) -> bool:
+    """Tells whether a text can be sent as the `Cookie` header, in which blanks stand between cookies."""
+    return text.strip() == text and is_credential(text.replace(" ", "") if text else text)
+
+
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """A name that an operator gives: letters, digits, dots, dashes and underscores."""
 
@@ -172,6 +177,8 @@ Dollars: TypeAlias = Annotated[float, Field(ge=0)]
 StatusCode: TypeAlias = Annotated[int, Field(ge=100, le=599)]
 Secret: TypeAlias = Annotated[SecretStr, BeforeValidator(_resolve), AfterValidator(_credential)]
 """A credential, or `${NAME}` for one in the environment."""
+SecretText: TypeAlias = Annotated[SecretStr, BeforeValidator(_resolve)]
+"""The same for what must be looked at together with something else."""
 HttpUrl: TypeAlias = Annotated[str, AfterValidator(_http_url)]
 ListenAddress: TypeAlias = Annotated[str, AfterValidator(_listen_address)]
 OptionalListenAddress: TypeAlias = Annotated[str, AfterValidator(_optional_listen_address)]

@@ -24,6 +24,7 @@ from twinspan.v1.errors_pb2 import ErrorKind
 from yarl import URL
 
 from gateway.asking import Caller
+from gateway.availability import Availability
 from gateway.errors import GatewayError
 from gateway.failures import outcome_of
 from gateway.forwarding import order as rules
@@ -38,6 +39,7 @@ from gateway.providers.raw_sender import RawRequest, RawSender
 from gateway.providers.send_error import SendError
 from gateway.providers.timeouts import Timeouts
 from gateway.routing.catalogue import Catalogue
+from gateway.routing.target import Target
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.tracing import Tracing
 
@@ -68,18 +70,24 @@ class _Order:
     """What a provider is asked.
 
     Attributes:
-        provider: Who is asked.
-        model: The model's name at the provider; empty if none was named.
-        agent: The agent that was named, if one was.
+        asked: Who is asked; its model is empty if none was named.
         target: Path and query.
         head: What the caller sent.
     """
 
-    provider: Provider
-    model: str
-    agent: str
+    asked: Target
     target: str
     head: proxy_pb2.ForwardRequestHead
+
+    @property
+    def provider(self) -> Provider:
+        """Who is asked."""
+        return self.asked.provider
+
+    @property
+    def model(self) -> str:
+        """The model's name at the provider; empty if none was named."""
+        return self.asked.model
 
 
 class Forwarder:
@@ -93,6 +101,7 @@ class Forwarder:
         tracing: Tracing,
         max_upload_bytes: Callable[[], int],
         limiter: Limiter,
+        availability: Availability,
     ) -> None:
         """Makes a forwarder.
 
@@ -103,6 +112,7 @@ class Forwarder:
             tracing: Makes spans.
             max_upload_bytes: Returns how long a body may be.
             limiter: Lets requests in.
+            availability: Knows who can be asked.
         """
         self._catalogue = catalogue
         self._sender = sender
@@ -110,6 +120,7 @@ class Forwarder:
         self._tracing = tracing
         self._max_upload_bytes = max_upload_bytes
         self._limiter = limiter
+        self._availability = availability
 
     async def forward(self, requests: AsyncIterator[proxy_pb2.ForwardRequest], caller: ForwardCaller) -> None:
         """Forwards one request and writes its answer to the caller.
@@ -134,7 +145,7 @@ class Forwarder:
         admission = await self._limiter.admit(
             scopes_of(caller.principal, None), _nothing_known, lambda: 0.0, order.provider.timeouts.total, caller.answer
         )
-        attempt = self._recorder.attempt(order.agent, order.provider.name, order.model, caller.counts)
+        attempt = self._recorder.attempt(*order.asked.key, caller.counts)
         origin = _origin(order.provider)
         span = self._tracing.attempt_span(
             caller.span,
@@ -163,6 +174,7 @@ class Forwarder:
             raise
         finally:
             self._limiter.settle(admission, None, 0.0)
+            self._availability.ended(order.asked, fault, passage.head.fields if passage.head is not None else None)
             attempt.end(outcome_of(fault), trace_id=span.sampled_trace_id)
             span.end(fault, status=passage.head.status if passage.head is not None else 0)
 
@@ -182,16 +194,16 @@ class Forwarder:
                     f"There is no provider '{head.provider[:256]}'. The path is /proxy/PROVIDER/PATH.",
                     param="provider",
                 )
-            return _Order(provider, "", "", target, head)
+            return _Order(self._availability.seat(Target(provider, "")), target, head)
         if head.path != _REALTIME_PATH or not head.websocket:
             raise rules.refused("With a model for its destination, a WebSocket to /realtime is all that is forwarded.", "path")
         caller.require_route(_REALTIME_ROUTE)
         route = catalogue.route(head.model)
         caller.require(route.name)
-        chosen = route.targets[0]
+        chosen = self._availability.seat(route.targets[0])
         base = chosen.provider.chat_url.raw_path.removesuffix(_CHAT_PATH)
         query = _with_model(head.query, chosen.model)
-        return _Order(chosen.provider, chosen.model, chosen.agent, f"{base}{_REALTIME_PATH}?{query}", head)
+        return _Order(chosen, f"{base}{_REALTIME_PATH}?{query}", head)
 
     def _check_size(self, length: int) -> None:
         if length > self._max_upload_bytes():

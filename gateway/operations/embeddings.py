@@ -208,6 +208,7 @@ class EmbeddingsAttempt(JsonAttempt):
         upstream = await sender.send(self._outbound(asked, remaining_seconds))
         try:
             self.status = upstream.status
+            self.headers = upstream.headers
             if upstream.status >= 400:
                 body = await upstream.read(_ERROR_BODY_LIMIT)
                 raise faults.of_status(upstream.status, upstream.headers, body, self.target.provider.name)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from yarl import URL
 
 from gateway.access.keys import UNLIMITED, Allowance
+from gateway.billing.terms import Terms
 from gateway.providers.sender import Timeouts
 from gateway.routing.facts import NOTHING_KNOWN, KnownModels
 
@@ -25,6 +26,9 @@ class Provider:
         known: The models that such a provider has in general, if it has no list and was not asked.
         listing_style: In whose form it lists its models, such as `openai`.
         own_headers: What a request carries that is forwarded as it is: the credential, and what is configured.
+        account: The account whose credential that is; empty if there is but one, or if none was chosen.
+        billing: How it is paid; None if nobody says.
+        accounts: The provider as it is asked through each of its accounts, if it has several.
         models: The models it offers; None if it is taken to offer any.
         timeouts: How long each phase of a request may last. `total` bounds all attempts of a request together.
         retryable_status_codes: Statuses after which another attempt may help.
@@ -63,6 +67,9 @@ class Provider:
     facts: KnownModels = field(default=NOTHING_KNOWN, compare=False, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     own_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    account: str = ""
+    billing: Terms | None = None
+    accounts: "tuple[Provider, ...]" = field(default=(), compare=False, repr=False)
 
     @property
     def listed(self) -> tuple[str, ...]:

@@ -123,6 +123,7 @@ class _Translated(Attempt):
         if self._chat is None:
             return super().settle(fault)
         cost_usd = self._chat.settle(fault)
+        self.headers = self._chat.headers
         self.empty = self._chat.empty
         return cost_usd
 

@@ -55,25 +55,28 @@ _ITEM: Final = msgspec.json.Decoder(_Id)
 class ResponseDesk:
     """Knows the responses that were made before. `sees_only` is whose the caller sees; None for everyone's."""
 
-    def __init__(self, kept: KeptResponses, resources: Callable[[str, DeskCaller], Resources]) -> None:
+    def __init__(self, kept: KeptResponses, resources: Callable[[str, DeskCaller, str], Resources]) -> None:
         """Makes the desk.
 
         Args:
             kept: What is kept of responses.
-            resources: Returns what asks a provider of this name on behalf of a caller; raises a `GatewayError` if it is not there.
+            resources: Returns what asks a provider of this name on behalf of a caller, through the account of this id unless it is
+                empty; raises a `GatewayError` if the provider is not there.
         """
         self._kept = kept
         self._resources = resources
 
-    async def past(self, previous: str, sees_only: str | None) -> tuple[Past, str]:
-        """Returns what a request goes on from that names a response as the previous one, and who alone can go on; empty for any.
+    async def past(self, previous: str, sees_only: str | None) -> tuple[Past, str, str]:
+        """Returns what a request goes on from that names a response as the previous one, and who alone can go on.
+
+        That is a provider's name, and the id of an account of it; either is empty for any.
 
         Raises:
             GatewayError: There is no such response, or it is somebody else's.
         """
         provider, kept = await self._past_one(previous, sees_only)
         if provider != OWN:
-            return Past(previous), provider
+            return Past(previous), provider, kept.account
         history: list[list[bytes]] = []
         size, id_ = 0, previous
         while True:
@@ -86,7 +89,7 @@ class ResponseDesk:
                 raise _invalid(f"The conversation that ends with '{id_}' is too long to go on from. Send it as input.")
             id_ = kept.previous
             _, kept = await self._past_one(id_, sees_only)
-        return Past(previous, [item for items in reversed(history) for item in items]), ""
+        return Past(previous, [item for items in reversed(history) for item in items]), "", ""
 
     async def get(self, id_: str, include: Sequence[str], sees_only: str | None, caller: DeskCaller) -> bytes:
         """Returns a response as it stands, as JSON.
@@ -97,7 +100,7 @@ class ResponseDesk:
         provider, kept = await self._known(id_, sees_only)
         if provider == OWN:
             return bytes(kept.response)
-        return await self._ask(provider, caller, "GET", id_, query=_query(include), of_itself=True)
+        return await self._ask((provider, kept.account), caller, "GET", id_, query=_query(include), of_itself=True)
 
     async def events(
         self,
@@ -116,13 +119,15 @@ class ResponseDesk:
             sees_only: Whose responses the caller sees.
             caller: Who asks.
         """
-        provider, _ = await self._known(id_, sees_only)
+        provider, kept = await self._known(id_, sees_only)
         if provider == OWN:
             raise _invalid(
                 "The gateway wrote this response itself and does not keep its events. Get it without 'stream'.", "stream"
             )
         path = f"{_path(id_)}?{urlencode((('stream', 'true'), *given, *_query(include)))}"
-        async with self._resources(provider, caller).open("GET", path, headers={"Accept": "text/event-stream"}) as exchange:
+        async with self._resources(provider, caller, kept.account).open(
+            "GET", path, headers={"Accept": "text/event-stream"}
+        ) as exchange:
             decoder, ended = SSEDecoder(), False
             while True:
                 piece = await exchange.next_piece()
@@ -169,7 +174,7 @@ class ResponseDesk:
         if provider != OWN:
             given = (("limit", "" if limit is None else str(limit)), ("after", after), ("order", order))
             query = [(name, value) for name, value in given if value]
-            return await self._ask(provider, caller, "GET", id_, "/input_items", [*query, *_query(include)])
+            return await self._ask((provider, kept.account), caller, "GET", id_, "/input_items", [*query, *_query(include)])
         items = kept.items if order == "asc" else kept.items[::-1]
         ids = [_ITEM.decode(item).id for item in items]
         if after and after not in ids:
@@ -189,21 +194,21 @@ class ResponseDesk:
 
     async def cancel(self, id_: str, sees_only: str | None, caller: DeskCaller) -> bytes:
         """Has a response stopped that is made in the background, and returns it. What it raises is what `get` raises."""
-        provider, _ = await self._known(id_, sees_only)
+        provider, kept = await self._known(id_, sees_only)
         if provider == OWN:
             raise _invalid("Only a response that is made in the background can be cancelled, and this one is not.", "id")
-        return await self._ask(provider, caller, "POST", id_, "/cancel", body=Body.of("application/json", b"{}"))
+        return await self._ask((provider, kept.account), caller, "POST", id_, "/cancel", body=Body.of("application/json", b"{}"))
 
     async def delete(self, id_: str, sees_only: str | None, caller: DeskCaller) -> None:
         """Deletes a response. What it raises is what `get` raises."""
-        provider, _ = await self._known(id_, sees_only)
+        provider, kept = await self._known(id_, sees_only)
         if provider != OWN:
-            await self._ask(provider, caller, "DELETE", id_, of_itself=True)
+            await self._ask((provider, kept.account), caller, "DELETE", id_, of_itself=True)
         await self._kept.forget(id_, provider)
 
     async def _ask(
         self,
-        provider: str,
+        keeper: tuple[str, str],
         caller: DeskCaller,
         method: str,
         id_: str,
@@ -213,9 +218,10 @@ class ResponseDesk:
         *,
         of_itself: bool = False,
     ) -> bytes:
+        provider, account = keeper
         path = f"{_path(id_)}{below}{'?' if query else ''}{urlencode(query)}"
         try:
-            return await self._resources(provider, caller).ask(method, path, body)
+            return await self._resources(provider, caller, account).ask(method, path, body)
         except GatewayError as error:
             # One that the provider has no more, because it was deleted past the gateway, is nobody's any more. Of what is below it,
             # a provider may just not know the route.

@@ -65,7 +65,7 @@ class Keeping:
         except msgspec.MsgspecError:
             return
         if told is not None and told.id and len(told.id) <= _LONGEST_ID:
-            noted = Kept(target.model, target.agent, previous=self._previous)
+            noted = Kept(target.model, target.agent, target.provider.account, self._previous)
             self._noting = asyncio.create_task(self._note(told.id, target.provider.name, noted))
 
     async def ended(self) -> None:
@@ -88,7 +88,7 @@ class Keeping:
         target = answered.target
         with _unkept():
             if answered.native:
-                noted = Kept(target.model, target.agent, previous=self._previous)
+                noted = Kept(target.model, target.agent, target.provider.account, self._previous)
                 await self._kept.keep(id_, self._owner, target.provider.name, noted)
             else:
                 await self._kept.keep_own(id_, self._owner, answered, self._previous)

@@ -42,12 +42,16 @@ class LeftOut:
         reason: `breaker`, `context`, `cost`, or whatever else `Unavailable` says.
         message: The same for people.
         wait_seconds: After how long it may be tried; 0 if time changes nothing.
+        kind: The kind of the error, if it is the only target.
+        worth_waiting: Whether it is tried all the same if there is nothing else, since the wait is short.
     """
 
     target: Target
     reason: str
     message: str
     wait_seconds: float = 0.0
+    kind: ErrorKind.ValueType = ErrorKind.ERROR_KIND_RATE_LIMITED
+    worth_waiting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +81,13 @@ class Planner:
         state: What routing has learnt.
         randomness: Where chance comes from.
         unavailable: Returns why a target cannot be asked now, beside its breaker; None if it can.
+        prefers: Puts some targets before the others, whatever the strategy says.
     """
 
     state: RoutingState
     randomness: random.Random = field(default_factory=random.Random)
     unavailable: Callable[[Target, float], LeftOut | None] | None = None
+    prefers: Callable[[Sequence[Target]], Sequence[Target]] | None = None
 
     def plan(self, route: Route, rules: Rules, asked: Asked, now: float, *, turn: int | None = None) -> Plan:
         """Returns the plan for a request.
@@ -96,11 +102,15 @@ class Planner:
             now: The time.
             turn: How many requests the agent has had before; None if this one is to be counted.
         """
-        targets, left_out = route.targets, []
+        targets, left_out = route.targets, list[LeftOut]()
         for judge in self._judges(rules, asked):
             verdicts = [(target, judge(target, now)) for target in targets]
             left_out += [verdict for _, verdict in verdicts if verdict is not None]
             targets = tuple(target for target, verdict in verdicts if verdict is None)
+        if not targets and (soon := [one for one in left_out if one.worth_waiting]):
+            soonest = min(soon, key=lambda one: one.wait_seconds)
+            targets = (soonest.target,)
+            left_out.remove(soonest)
         closed = [target for target in targets if self.state.available(target, now)] if self.state.breakers else list(targets)
         held = [self._held(target, now) for target in targets if target not in closed] if len(closed) < len(targets) else []
         last_resort = not closed
@@ -134,7 +144,9 @@ class Planner:
         # The turn counts among all targets, so that one that is left out does not change those of the others.
         situation = Situation(self.state, turn or 0, now, self.randomness, session, rules.weights)
         scores = dict(zip((target.key for target in route.targets), strategy(route.targets, situation), strict=True))
-        ordered = sorted(targets, key=lambda target: scores[target.key])
+        ordered: Sequence[Target] = sorted(targets, key=lambda target: scores[target.key])
+        if self.prefers is not None:
+            ordered = self.prefers(ordered)
         return Plan(ordered, [scores[target.key] for target in ordered], left_out, last_resort, session)
 
     def _judges(self, rules: Rules, asked: Asked) -> list[Callable[[Target, float], LeftOut | None]]:
@@ -152,7 +164,8 @@ class Planner:
         wait = breaker.wait_seconds(now)
         state = breaker.state.name.lower().replace("_", "-")
         what = f"for another {wait:.3g} s" if wait else "and all its probes are under way"
-        return LeftOut(target, BREAKER, f"its breaker is {state} {what}, after {breaker.last_error}", wait)
+        why = f"Its breaker is {state} {what}, after {breaker.last_error}. Try again later, or another model."
+        return LeftOut(target, BREAKER, why, wait)
 
 
 def nothing_to_try(route: Route, plan: Plan) -> GatewayError:
@@ -176,26 +189,26 @@ def nothing_to_try(route: Route, plan: Plan) -> GatewayError:
     if len(left_out) == 1:
         one = left_out[0]
         return GatewayError(
-            ErrorKind.ERROR_KIND_QUOTA_EXHAUSTED if one.reason == "quota" else ErrorKind.ERROR_KIND_RATE_LIMITED,
-            f"'{route.name}' cannot be asked now: {one.message}. Try again later, or another model.",
+            one.kind,
+            f"The model '{one.target.model}' of '{one.target.provider.name}' cannot be asked now. {one.message}",
             provider=one.target.provider.name,
             model=one.target.model,
             retry_after=retry_after,
         )
-    return GatewayError(
-        ErrorKind.ERROR_KIND_TARGETS_EXHAUSTED, f"No target of '{route.name}' can be asked now. {listed}", retry_after=retry_after
-    )
+    kinds = {one.kind for one in left_out}
+    kind = kinds.pop() if len(kinds) == 1 and BREAKER not in reasons else ErrorKind.ERROR_KIND_TARGETS_EXHAUSTED
+    return GatewayError(kind, f"No target of '{route.name}' can be asked now. {listed}", retry_after=retry_after)
 
 
 def _too_long(target: Target, size: Size) -> LeftOut | None:
     window = target.context_window
     if window is None or size.total <= window:
         return None
-    return LeftOut(target, TOO_LONG, f"about {size.total} tokens are more than the {window} that it takes")
+    return LeftOut(target, TOO_LONG, f"About {size.total} tokens are more than the {window} that it takes.")
 
 
 def _too_dear(target: Target, size: Size, most_usd: float) -> LeftOut | None:
     usd = target.estimated_usd(size.input_tokens, size.output_tokens or ASSUMED_OUTPUT)
     if usd is None or usd <= most_usd:
         return None
-    return LeftOut(target, TOO_DEAR, f"about ${usd:.6f} is more than the ${most_usd:.6f} that a request may cost")
+    return LeftOut(target, TOO_DEAR, f"About ${usd:.6f} is more than the ${most_usd:.6f} that a request may cost.")

@@ -54,14 +54,20 @@ class Target:
     @property
     def blended_usd(self) -> float | None:
         """What a million tokens cost in US dollars, three of four of them read; None if the prices are not known."""
-        if self.provider.free:
+        if self.costs_nothing:
             return 0.0
         prices = self.facts.prices
         return None if prices is None else (3 * prices.input + prices.output) / 4
 
+    @property
+    def costs_nothing(self) -> bool:
+        """Whether one request more costs nothing: here, or by how its provider is paid."""
+        provider = self.provider
+        return provider.free or (provider.billing is not None and provider.billing.costs_nothing(self.model))
+
     def cost_usd(self, usage: Usage | None) -> float | None:
         """Returns what a request cost that consumed this, in US dollars; None if the price is not known, or what was consumed."""
-        if self.provider.free:
+        if self.costs_nothing:
             return 0.0
         prices = self.facts.prices
         return None if prices is None or usage is None else prices.cost(usage)

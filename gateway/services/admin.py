@@ -6,6 +6,7 @@ from collections.abc import Callable
 from twinspan.v1 import admin_pb2, explain_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
 
+from gateway.availability import Availability
 from gateway.errors import GatewayError
 from gateway.explanation import Explainer
 from gateway.operations.chat import Chat, Form
@@ -27,6 +28,7 @@ class AdminService:
         self,
         recorder: Recorder,
         state: RoutingState,
+        availability: Availability,
         clock: Callable[[], float],
         version: str,
         profiler: Profiler,
@@ -37,6 +39,7 @@ class AdminService:
         Args:
             recorder: What was counted.
             state: What routing has learnt.
+            availability: Who can be asked.
             clock: The clock of `state`, in seconds.
             version: The gateway's version.
             profiler: Makes profiles.
@@ -44,6 +47,7 @@ class AdminService:
         """
         self._recorder = recorder
         self._state = state
+        self._availability = availability
         self._clock = clock
         self._version = version
         self._profiler = profiler
@@ -104,6 +108,29 @@ class AdminService:
                 remaining_seconds=breaker.wait_seconds(now),
                 last_error=breaker.last_error,
                 state=breaker.state.name.lower().replace("_", "-"),
+            )
+        for state in self._availability.billing.states(now):
+            billing = response.billing.providers.add(
+                provider=state.provider,
+                model=state.model,
+                spent_usd=state.spent_usd,
+                exhausted=state.exhausted,
+                remaining_seconds=state.remaining_seconds,
+            )
+            if state.credit_usd is not None:
+                billing.credit_usd = state.credit_usd
+            if state.remaining is not None:
+                billing.remaining = state.remaining
+            if state.limit is not None:
+                billing.limit = state.limit
+        for account in self._availability.accounts.states(now):
+            response.accounts.add(
+                provider=account.provider,
+                account=account.account,
+                model=account.model,
+                state="resting" if account.remaining_seconds else "ready",
+                remaining_seconds=account.remaining_seconds,
+                last_error=account.last_error,
             )
         return response
 

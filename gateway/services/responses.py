@@ -54,18 +54,18 @@ class ResponsesService:
     ) -> responses_pb2.ResponsesServiceCreateResponse:
         """Answers in one message."""
         operation = WholeResponse(_KIND, request, self._identifiers.new)
-        past, provider = await self._past(operation, call)
+        past, provider, account = await self._past(operation, call)
         async with Keeping(self._kept, operation, caller_name(call), past) as keeping:
-            with await self._exchange.open(operation, call, provider=provider) as answer:
+            with await self._exchange.open(operation, call, provider=provider, account=account) as answer:
                 await keeping.ended()
                 return json_operation.put(answer, request, responses_pb2.ResponsesServiceCreateResponse())
 
     async def Stream(self, request: responses_pb2.ResponsesServiceStreamRequest, call: RpcCall) -> None:  # noqa: N802 (the RPC's name)
         """Answers as the model writes."""
         operation = StreamedResponse(_KIND, request.request, self._identifiers.new)
-        past, provider = await self._past(operation, call)
+        past, provider, account = await self._past(operation, call)
         async with Keeping(self._kept, operation, caller_name(call), past) as keeping:
-            with await self._exchange.open(operation, call, provider=provider) as answer:
+            with await self._exchange.open(operation, call, provider=provider, account=account) as answer:
                 await call.announce()
                 events = answer.first
                 keeping.begun(events)
@@ -128,15 +128,15 @@ class ResponsesService:
         await self._desk.delete(request.id, sees_only(call), call)
         return responses_pb2.ResponsesServiceDeleteResponse(id=request.id)
 
-    async def _past(self, operation: WholeResponse | StreamedResponse, call: RpcCall) -> tuple[Past | None, str]:
-        """Finds what a request goes on from, tells the operation, and returns it with the provider that alone can go on."""
+    async def _past(self, operation: WholeResponse | StreamedResponse, call: RpcCall) -> tuple[Past | None, str, str]:
+        """Finds what a request goes on from, tells the operation, and returns it with who alone can go on: provider and account."""
         operation.check(trusted=call.trusted)
         previous = operation.previous
         if previous is None:
-            return None, ""
-        past, provider = await self._desk.past(previous, sees_only(call))
+            return None, "", ""
+        past, provider, account = await self._desk.past(previous, sees_only(call))
         operation.go_on_from(past)
-        return past, provider
+        return past, provider, account
 
 
 def _response(body: bytes, *, carried: bool) -> responses_pb2.ResponsesServiceCreateResponse:

@@ -16,7 +16,7 @@ from prometheus_client.samples import Exemplar
 
 from gateway.telemetry.counts import OPERATION_SECONDS, BatchCounts, TargetCounts
 from gateway.telemetry.histogram import Histogram, merged
-from gateway.telemetry.recorder import Recorder
+from gateway.telemetry.recorder import ProviderBilling, Recorder
 
 _METHOD = ("service", "method")
 _TARGET = ("model", "agent", "provider")
@@ -53,6 +53,7 @@ class GatewayCollector(Collector):
         yield from self._events()
         yield from self._routing()
         yield from _batches(self._recorder.batches)
+        yield from _billing(self._recorder.billing())
         yield from self._process()
 
     def _calls(self) -> Iterator[Metric]:
@@ -98,6 +99,12 @@ class GatewayCollector(Collector):
                 "Conversations that went on with another target.",
                 ("reason",),
                 recorder.session_changes,
+            ),
+            (
+                "account_selection",
+                "Requests through one of a provider's accounts, by how they went.",
+                ("provider", "account", "result"),
+                recorder.account_selections,
             ),
             (
                 "model_discovery",
@@ -238,6 +245,20 @@ def _batches(counts: BatchCounts) -> Iterator[Metric]:
     lines.add_metric(("completed",), counts.completed)
     lines.add_metric(("failed",), counts.failed)
     yield lines
+
+
+def _billing(states: Iterable[ProviderBilling]) -> Iterator[Metric]:
+    spent = GaugeMetricFamily(
+        "twinspan_billing_spend_usd", "What was spent at a provider whose billing is configured.", labels=("provider",)
+    )
+    exhausted = GaugeMetricFamily(
+        "twinspan_billing_exhausted", "Whether nothing is left at a provider: 1 if so.", labels=("provider",)
+    )
+    for state in states:
+        spent.add_metric((state.provider,), state.spent_usd)
+        exhausted.add_metric((state.provider,), float(state.exhausted))
+    yield spent
+    yield exhausted
 
 
 def _labels(target: TargetCounts) -> tuple[str, str, str]:

@@ -8,7 +8,8 @@ microsecond, since it only adds to plain numbers (`gateway.telemetry.counts`). N
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from twinspan.v1.content_pb2 import Usage
 
@@ -28,6 +29,22 @@ from gateway.telemetry.histogram import Histogram
 
 _METHOD_LIMIT = 200
 _BREAKER_STATES = ("closed", "open", "half-open")
+
+
+class ProviderBilling(Protocol):
+    """How a provider's billing stands: see `gateway.billing.billing.BillingState`."""
+
+    @property
+    def provider(self) -> str:
+        """The provider's name."""
+
+    @property
+    def spent_usd(self) -> float:
+        """What was spent."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing is left."""
 
 
 class Attempt:
@@ -156,6 +173,8 @@ class Recorder:
         stream_interrupts: Streams that broke after their first event, by reason.
         forwarded: Bytes of forwarded bodies, by direction and provider.
         providers: How providers are, by name.
+        account_selections: Requests through accounts, by provider, account and how they went.
+        billing: Returns how the providers' billing stands that have one.
         batches: What batches have done.
         loop_lag: Seconds by which the event loop was late.
         recent_lags: The last of them, oldest first.
@@ -192,6 +211,8 @@ class Recorder:
         self.breaker_states: dict[tuple[str, str, str], int] = {}
         self.hedges = 0
         self.sessions: Callable[[], int] = lambda: 0
+        self.account_selections = LabelCounts()
+        self.billing: Callable[[], Sequence[ProviderBilling]] = tuple
         self.store_failures = 0
         self.loop_lag = Histogram(LAG_SECONDS)
         self.recent_lags: deque[float] = deque(maxlen=LAG_LIMIT)
@@ -327,6 +348,16 @@ class Recorder:
     def hedged(self) -> None:
         """Tells that a second target was asked since the first took long."""
         self.hedges += 1
+
+    def account_selected(self, provider: str, account: str, result: str) -> None:
+        """Tells how a request through one of several accounts went.
+
+        Args:
+            provider: The provider's name.
+            account: The account's id; empty if none could be taken.
+            result: `ok`, `cancelled`, `unavailable` if none could be taken, or what the error blames, such as `rate`.
+        """
+        self.account_selections.add(provider, account, result)
 
     def store_failed(self) -> None:
         """Tells that the state store could not be reached, or failed."""

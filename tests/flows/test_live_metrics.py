@@ -53,14 +53,19 @@ async def scrape(upstream: Upstream, tmp_path: Path) -> Scrape:
             upstream.base_url,
             providers={
                 "acme": {
-                    **secret,
+                    "accounts": [{"id": "a", "credential": "key-of-a"}, {"id": "b", "credential": "key-of-b"}],
                     "base_url": upstream.base_url,
                     "models": [MODEL, "spare"],
                     "model_info": {MODEL: PRICES},
                     "ratelimit_max_rpm": 600,
                     "ratelimit_max_tpm": 600000,
                 },
-                "broken": {**secret, "base_url": broken.base_url, "models": ["one", "two"]},
+                "broken": {
+                    "billing": {"model": "credit", "credit_usd": 1},
+                    **secret,
+                    "base_url": broken.base_url,
+                    "models": ["one", "two"],
+                },
             },
             agents={
                 "smart": {"models": ["one", MODEL], "max_retries": 1, "failure_threshold": 1},

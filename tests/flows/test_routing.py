@@ -196,7 +196,7 @@ async def test_a_request_goes_to_a_target_that_it_may_pay_for(upstream: Upstream
         upstream.plays(says("First."))
         assert (await rest(twinspan, ask("smart", max_completion_tokens=40)))[1] == "first"
         async with twinspan.openai() as sdk:
-            with pytest.raises(openai.BadRequestError, match=r"about \$0.06") as raised:
+            with pytest.raises(openai.BadRequestError, match=r"About \$0.06") as raised:
                 await sdk.chat.completions.create(
                     model="one", messages=[{"role": "user", "content": "Hello"}], max_completion_tokens=60
                 )

@@ -59,6 +59,7 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, provider: st
         provider=provider,
         retry_after=retry_after(headers),
         upstream=facts if status < 500 else None,
+        upstream_status=status,
     )
 
 
@@ -68,7 +69,8 @@ def in_band(error: bytes, provider: str) -> GatewayError:
     code = facts.code or ""
     status = int(code) if code.isascii() and code.isdecimal() and len(code) == 3 else 0
     kind = _CODES.get(code) or _TYPES.get(facts.type or "") or _KINDS.get(status) or ErrorKind.ERROR_KIND_PROVIDER_ERROR
-    return GatewayError(kind, message or f"The provider '{provider}' ended the stream with an error.", provider=provider)
+    message = message or f"The provider '{provider}' ended the stream with an error."
+    return GatewayError(kind, message, provider=provider, upstream_status=status)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

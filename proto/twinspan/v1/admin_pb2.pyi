@@ -72,6 +72,7 @@ class GetStatsResponse(_message.Message):
     BILLING_FIELD_NUMBER: _builtins.int
     BATCHES_FIELD_NUMBER: _builtins.int
     PROCESS_FIELD_NUMBER: _builtins.int
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The gateway's version."""
     uptime_seconds: _builtins.float
@@ -110,6 +111,10 @@ class GetStatsResponse(_message.Message):
     def process(self) -> Global___ProcessStats:
         """The process that serves."""
 
+    @_builtins.property
+    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccountStats]:
+        """How the accounts are of providers that have several, in alphabetical order of providers and configured order of accounts."""
+
     def __init__(
         self,
         *,
@@ -124,10 +129,11 @@ class GetStatsResponse(_message.Message):
         billing: Global___BillingStats | None = ...,
         batches: Global___BatchStats | None = ...,
         process: Global___ProcessStats | None = ...,
+        accounts: _abc.Iterable[Global___AccountStats] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "billing", b"billing", "process", b"process", "totals", b"totals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "billing", b"billing", "breakers", b"breakers", "errors", b"errors", "inflight_requests", b"inflight_requests", "models", b"models", "process", b"process", "providers", b"providers", "totals", b"totals", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "batches", b"batches", "billing", b"billing", "breakers", b"breakers", "errors", b"errors", "inflight_requests", b"inflight_requests", "models", b"models", "process", b"process", "providers", b"providers", "totals", b"totals", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -321,6 +327,7 @@ class BillingStats(_message.Message):
     COST_USD_FIELD_NUMBER: _builtins.int
     COST_USD_BY_PROVIDER_FIELD_NUMBER: _builtins.int
     UNPRICED_REQUESTS_FIELD_NUMBER: _builtins.int
+    PROVIDERS_FIELD_NUMBER: _builtins.int
     cost_usd: _builtins.float
     """What all requests cost whose price is known."""
     unpriced_requests: _builtins.int
@@ -329,20 +336,86 @@ class BillingStats(_message.Message):
     def cost_usd_by_provider(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """The same by provider."""
 
+    @_builtins.property
+    def providers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProviderBilling]:
+        """How the providers stand whose billing is configured, in alphabetical order."""
+
     def __init__(
         self,
         *,
         cost_usd: _builtins.float = ...,
         cost_usd_by_provider: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         unpriced_requests: _builtins.int = ...,
+        providers: _abc.Iterable[Global___ProviderBilling] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_usd", b"cost_usd", "cost_usd_by_provider", b"cost_usd_by_provider", "unpriced_requests", b"unpriced_requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_usd", b"cost_usd", "cost_usd_by_provider", b"cost_usd_by_provider", "providers", b"providers", "unpriced_requests", b"unpriced_requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BillingStats: _TypeAlias = BillingStats  # noqa: Y015
+
+@_typing.final
+class ProviderBilling(_message.Message):
+    """How a provider's billing stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    SPENT_USD_FIELD_NUMBER: _builtins.int
+    CREDIT_USD_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    EXHAUSTED_FIELD_NUMBER: _builtins.int
+    REMAINING_SECONDS_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """The provider's name."""
+    model: _builtins.str
+    """How it is paid: `subscription`, `credit`, `free` or `mixed`."""
+    spent_usd: _builtins.float
+    """What was spent, in US dollars, as far as prices are known; earlier runs included."""
+    credit_usd: _builtins.float
+    """What there is to spend, in US dollars, if that is counted."""
+    remaining: _builtins.float
+    """What the provider last said is left, in its own unit."""
+    limit: _builtins.float
+    """What the provider said that this is at most."""
+    exhausted: _builtins.bool
+    """Whether nothing is left, so that it is not asked for the moment; of `mixed`, for models that cost something."""
+    remaining_seconds: _builtins.float
+    """Seconds until it is asked again; 0 if it is not exhausted."""
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        spent_usd: _builtins.float = ...,
+        credit_usd: _builtins.float | None = ...,
+        remaining: _builtins.float | None = ...,
+        limit: _builtins.float | None = ...,
+        exhausted: _builtins.bool = ...,
+        remaining_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_credit_usd", b"_credit_usd", "_limit", b"_limit", "_remaining", b"_remaining", "credit_usd", b"credit_usd", "limit", b"limit", "remaining", b"remaining"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credit_usd", b"_credit_usd", "_limit", b"_limit", "_remaining", b"_remaining", "credit_usd", b"credit_usd", "exhausted", b"exhausted", "limit", b"limit", "model", b"model", "provider", b"provider", "remaining", b"remaining", "remaining_seconds", b"remaining_seconds", "spent_usd", b"spent_usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__credit_usd: _TypeAlias = _typing.Literal["credit_usd"]  # noqa: Y015
+    _WhichOneofArgType__credit_usd: _TypeAlias = _typing.Literal["_credit_usd", b"_credit_usd"]  # noqa: Y015
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__remaining: _TypeAlias = _typing.Literal["remaining"]  # noqa: Y015
+    _WhichOneofArgType__remaining: _TypeAlias = _typing.Literal["_remaining", b"_remaining"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__credit_usd) -> _WhichOneofReturnType__credit_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__remaining) -> _WhichOneofReturnType__remaining | None: ...
+
+Global___ProviderBilling: _TypeAlias = ProviderBilling  # noqa: Y015
 
 @_typing.final
 class BatchStats(_message.Message):
@@ -550,6 +623,48 @@ class BreakerStats(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BreakerStats: _TypeAlias = BreakerStats  # noqa: Y015
+
+@_typing.final
+class AccountStats(_message.Message):
+    """How one of a provider's accounts is: first as a whole, then for each model that something is held against."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REMAINING_SECONDS_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """The provider's name."""
+    account: _builtins.str
+    """The account's id."""
+    model: _builtins.str
+    """The model's name; empty for all of the account's models."""
+    state: _builtins.str
+    """`ready`, or `resting` if nothing is asked through it for the moment."""
+    remaining_seconds: _builtins.float
+    """Seconds until it is asked again; 0 if it is ready."""
+    last_error: _builtins.str
+    """What its last error blames, unless it has worked since: `auth`, `quota`, `rate`, `capacity` or `server`; empty without one."""
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        account: _builtins.str = ...,
+        model: _builtins.str = ...,
+        state: _builtins.str = ...,
+        remaining_seconds: _builtins.float = ...,
+        last_error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "last_error", b"last_error", "model", b"model", "provider", b"provider", "remaining_seconds", b"remaining_seconds", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccountStats: _TypeAlias = AccountStats  # noqa: Y015
 
 @_typing.final
 class ProfileRequest(_message.Message):

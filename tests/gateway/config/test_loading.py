@@ -278,13 +278,10 @@ def credential(written: Written, environment: dict[str, str] | None = None) -> s
 def test_a_credential_comes_from_the_provider_then_the_secrets_then_the_customary_variable(written: Written) -> None:
     environment = {"OPENAI_API_KEY": "of-the-variable"}
     secrets = "provider_keys: {openai: of-the-secrets}\n"
-    account = "{id: a, credential: of-the-account}"
-    written.write(twinspan_yaml=secrets + f"providers: {{openai: {{api_key: of-the-key, accounts: [{account}]}}}}")
+    written.write(twinspan_yaml=secrets + "providers: {openai: {api_key: of-the-key}}")
     assert credential(written, environment) == "of-the-key"
-    written.write(
-        twinspan_yaml=secrets + f"providers: {{openai: {{accounts: [{{id: b, type: oauth, credential: x}}, {account}]}}}}"
-    )
-    assert credential(written, environment) == "of-the-account"
+    written.write(twinspan_yaml=secrets + "providers: {openai: {accounts: [{id: a, credential: of-the-account}]}}")
+    assert credential(written, environment) is None
     written.write(twinspan_yaml=secrets + "providers: {openai: {}}")
     assert credential(written, environment) == "of-the-secrets"
     written.write(twinspan_yaml="providers: {openai: }")
@@ -364,10 +361,7 @@ def test_one_warning_names_every_key_without_effect(written: Written) -> None:
         """
     )
     [warning] = written.load().warnings
-    assert warning == (
-        "This version understands these keys but does not act on them: server.workers, bouncer, mcp_servers, "
-        "providers.acme.accounts[1]."
-    )
+    assert warning == ("This version understands these keys but does not act on them: server.workers, bouncer, mcp_servers.")
 
 
 def test_secrets_in_a_file_that_others_may_read_bring_a_warning(written: Written) -> None:

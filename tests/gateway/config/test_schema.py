@@ -21,7 +21,6 @@ WITHOUT_EFFECT = [
     "governance.thinking_stream_idle_timeout_seconds",
     "providers.openai.format_urls",
     "providers.openai.thinking",
-    "providers.openai.billing",
     "agents.coder.models[1].format",
     "agents.coder.cache_salt",
     "agents.coder.mcp",
@@ -42,7 +41,6 @@ WITHOUT_EFFECT = [
     "a2a",
     "telemetry.capture_content",
     "telemetry.log_requests",
-    "providers.azure.accounts[1]",
 ]
 
 

@@ -49,6 +49,33 @@ def acme(text: str) -> str:
         (provider('base_url: "https://a\\nb"'), f"providers.acme.base_url: {BLANKS}"),
         (provider("url: 'https://a/#b'"), f"providers.acme.url: {BLANKS}"),
         (provider("url: 'https://a', base_url: 'https://a'"), "providers.acme: give url or base_url, not both."),
+        (acme("api_key: a, accounts: [{id: a, credential: a}]"), "providers.acme: give api_key or accounts, not both."),
+        (acme("accounts: [{id: a, credential: a}, {id: a, credential: b}]"), "providers.acme: two accounts have the same id."),
+        (
+            acme("billing: {model: free, quota: {source: api, remaining: a}}"),
+            "providers.acme.billing.quota: the source 'api' needs a url.",
+        ),
+        (
+            acme("billing: {model: free, quota: {source: headers}}"),
+            "providers.acme.billing.quota: say where it tells what is left: give remaining.",
+        ),
+        (
+            acme("billing: {model: free, quota: {source: headers, extraction: regex, remaining: a}}"),
+            "providers.acme.billing.quota: the source 'headers' has nothing but headers: leave extraction out.",
+        ),
+        (
+            acme("billing: {model: free, quota: {source: api, url: 'https://a', extraction: regex, remaining: '(a)(b)'}}"),
+            "providers.acme.billing.quota: remaining must be a regular expression with one group.",
+        ),
+        (acme("billing: {model: mixed}"), "providers.acme.billing: free_models is for the model 'mixed', which needs it."),
+        (
+            acme("billing: {model: free, credit_usd: 1}"),
+            "providers.acme.billing: credit_usd is for the models 'credit' and 'mixed'.",
+        ),
+        (
+            acme("accounts: [{id: a, credential: 'a b'}]"),
+            "providers.acme.accounts[0].credential: must be printable ASCII, without blanks unless it is a cookie.",
+        ),
         (
             provider("base_url: 'https://a?version=1'"),
             "providers.acme: a base_url has no query, since /chat/completions is added to it: give the whole address as url.",

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from opentelemetry.trace import NoOpTracerProvider
 from twinspan.v1 import responses_pb2
 
 from gateway.access.keys import Principal
+from gateway.availability import Availability
 from gateway.compilation import compile_catalogue
 from gateway.config.schema import Config
 from gateway.config.snapshot import Snapshot
@@ -67,7 +69,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture
-async def exchange(upstream: Upstream) -> AsyncIterator[Exchange]:
+async def exchange(upstream: Upstream, tmp_path: Path) -> AsyncIterator[Exchange]:
     """Runs an exchange over the model `n`, whose provider has the Responses API, and `p`, whose provider has chat."""
     providers = {
         "native": {"base_url": upstream.base_url, "models": ["n"], "capabilities": ["stream_options", "responses"]},
@@ -77,7 +79,8 @@ async def exchange(upstream: Upstream) -> AsyncIterator[Exchange]:
     sender, recorder = Sender(), Recorder()
     await sender.start()
     limiter = Limiter(MemoryStore(), recorder, fails_open=lambda: True)
-    yield Exchange(lambda: catalogue, sender, RoutingState(), recorder, Tracing(NoOpTracerProvider()), limiter)
+    availability = Availability(tmp_path / "accounts.json", recorder, sender)
+    yield Exchange(lambda: catalogue, sender, RoutingState(), recorder, Tracing(NoOpTracerProvider()), limiter, availability)
     await sender.close()
 
 

@@ -205,7 +205,9 @@ TestAgainstAPlainModel = AgainstAPlainModel.TestCase
 def test_times_to_hold_a_target_are_the_documented_ones() -> None:
     def seconds(kind: str, level: int = 0, status: int | None = None, retry_after: float | None = None) -> float | None:
         upstream = UpstreamFacts(status) if status else None
-        error = GatewayError(ErrorKind.Value(f"ERROR_KIND_{kind}"), "No.", upstream=upstream, retry_after=retry_after)
+        error = GatewayError(
+            ErrorKind.Value(f"ERROR_KIND_{kind}"), "No.", upstream=upstream, retry_after=retry_after, upstream_status=status or 0
+        )
         hold = hold_of(error, level, lambda low, high: (low + high) / 2)
         return None if hold is None else hold.seconds
 

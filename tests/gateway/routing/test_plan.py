@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.errors import GatewayError
 from gateway.limits.estimate import Size
@@ -88,7 +89,7 @@ def test_if_all_providers_have_asked_to_wait_the_error_says_for_how_long() -> No
     routing.fails("b", hold=Hold(20, asked=True))
     error = nothing_to_try(routing.route, routing.plan(now=5))
     assert (error.kind_name, error.retry_after) == ("targets_exhausted", 15)
-    assert "a/a: its breaker is open for another 25 s" in error.message
+    assert "a/a: Its breaker is open for another 25 s" in error.message
 
 
 def test_a_target_that_a_request_is_too_long_for_is_left_out() -> None:
@@ -133,7 +134,10 @@ def test_a_request_that_no_target_can_take_is_told_why(rules: Rules, targets: li
 def test_what_is_known_beside_breakers_leaves_targets_out_as_well() -> None:
     routing = Routing(target("a"), target("b"))
     planner = Planner(
-        routing.state, unavailable=lambda one, _: LeftOut(one, "quota", "it is used up", 60.0) if one.model == "a" else None
+        routing.state,
+        unavailable=lambda one, _: (
+            LeftOut(one, "quota", "It is used up.", 60.0, ErrorKind.ERROR_KIND_QUOTA_EXHAUSTED) if one.model == "a" else None
+        ),
     )
     plan = planner.plan(routing.route, routing.rules, Asks(), 0.0)
     assert ([one.model for one in plan.targets], reasons(plan)) == (["b"], {"a": "quota"})

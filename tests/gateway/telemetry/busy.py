@@ -2,6 +2,7 @@
 
 from twinspan.v1.content_pb2 import Usage
 
+from gateway.billing.billing import BillingState
 from gateway.telemetry.recorder import Recorder
 
 STREAM = "/twinspan.v1.ChatService/Stream"
@@ -71,5 +72,7 @@ def busy() -> Recorder:
     recorder.breaker_moved(("smart", "openai", "gpt-5"), 1)
     recorder.hedged()
     recorder.sessions = lambda: 2
+    recorder.account_selected("openai", "team-a", "ok")
+    recorder.billing = lambda: (BillingState("openai", "credit", 1.5, 10.0, None, None, exhausted=False, remaining_seconds=0.0),)
     recorder.store_failed()
     return recorder
