@@ -1,4 +1,4 @@
-"""Compiles a configuration into what requests are served from: the catalogue and the ring of keys.
+"""Compiles a configuration into what requests are served from: the catalogue and the keys.
 
 It is done at start, at each reload and after each round of discovery, as a whole: either everything compiles, or what was there
 stays. Pure: no I/O.
@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 
 from yarl import URL
 
-from gateway.access.keys import Allowance, ApiKey, KeyRing, Principal
+from gateway.access.keys import Allowance, ApiKey, ConfiguredKeys, Principal, Team
 from gateway.config.loading import ConfigError
-from gateway.config.schema import AgentConfig, Config, ProviderConfig, SelectorConfig
+from gateway.config.schema import AgentConfig, ApiKeyConfig, Config, ProviderConfig, SelectorConfig, TeamConfig
 from gateway.config.snapshot import Snapshot
 from gateway.config.vendors import VENDORS, Vendor
 from gateway.discovery.auto_agents import auto_agents
@@ -85,16 +85,17 @@ def compile_catalogue(
     return Catalogue(listed, agents, idle)
 
 
-def compile_keys(config: Config, client_token: str | None) -> KeyRing:
-    """Returns the ring of all keys.
+def compile_keys(config: Config, client_token: str | None) -> ConfiguredKeys:
+    """Returns the keys and teams of a configuration.
 
     Args:
         config: The configuration.
         client_token: The administrator's token, be it configured or made for this run.
     """
-    return KeyRing(
+    teams = {name: Team(name, _allowance(team)) for name, team in config.teams.items()}
+    return ConfiguredKeys(
         client_token,
-        (
+        tuple(
             ApiKey(
                 key.token.get_secret_value(),
                 Principal(
@@ -105,12 +106,18 @@ def compile_keys(config: Config, client_token: str | None) -> KeyRing:
                     expires_at=key.expires_at,
                     enabled=key.enabled,
                     cache_salt=key.cache_salt or "",
-                    allowance=Allowance(key.rpm, key.tpm, key.max_parallel, key.budget_usd),
+                    allowance=_allowance(key),
+                    team=teams[key.team] if key.team is not None else None,
                 ),
             )
             for key in config.api_keys
         ),
+        teams,
     )
+
+
+def _allowance(of: ApiKeyConfig | TeamConfig) -> Allowance:
+    return Allowance(of.rpm, of.tpm, of.max_parallel, of.budget_usd, of.budget_period)
 
 
 def _configured_providers(config: Config, local: LocalEndpoint | None) -> Mapping[str, ProviderConfig]:

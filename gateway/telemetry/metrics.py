@@ -101,6 +101,7 @@ class GatewayCollector(Collector):
             ("auth_success", "Requests with a known credential.", recorder.auth_successes),
             ("retries", "Attempts that followed a failed one.", recorder.retries),
             ("store_failures", "Times that the state store could not be reached.", recorder.store_failures),
+            ("key_store_failures", "Times that the key store could not be read or changed.", recorder.key_store_failures),
             ("panics", "Exceptions that nobody foresaw.", recorder.panics),
             ("stream_stalled", "Streams in which the provider fell silent for too long.", recorder.streams_stalled),
             ("empty_stream", "Streams that the provider ended without saying anything.", recorder.streams_empty),

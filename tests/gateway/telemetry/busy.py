@@ -65,4 +65,5 @@ def busy() -> Recorder:
     recorder.models_discovered("openai", "ok")
     recorder.rate_limited("requests")
     recorder.store_failed()
+    recorder.key_store_failed()
     return recorder

@@ -97,6 +97,7 @@ def test_every_count_is_rendered() -> None:
         "twinspan_auth_failure_total": {(("type", "missing"),): 1},
         "twinspan_ratelimit_rejected_total": {(("limit", "requests"),): 1},
         "twinspan_store_failures_total": {(): 1},
+        "twinspan_key_store_failures_total": {(): 1},
         "twinspan_model_discovery_total": {(("provider", "openai"), ("result", "ok")): 1},
         "twinspan_auth_denials_total": {(("reason", "role"),): 1},
         "twinspan_auth_success_total": {(): 1},
