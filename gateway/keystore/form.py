@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.access.keys import CLIENT_TOKEN, Allowance
@@ -20,8 +20,10 @@ _LAST_SECOND = 253_402_300_799
 _Count = Annotated[int, Field(ge=0, le=_LARGEST)]
 
 
-class TeamForm(Section):
+class TeamForm(BaseModel):
     """What can be said of a team."""
+
+    model_config = Section.model_config
 
     name: Name
     rpm: _Count | None = None
