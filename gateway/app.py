@@ -364,7 +364,7 @@ class Core:
         for warning in snapshot.warnings:
             _log.warning("%s", warning)
         self._configuration.adopt(snapshot)
-        await self._keys.configure(keys)
+        self._keys.configure(keys)
         self._adopt(catalogue)
         _log.info("The configuration was reloaded.")
         return True

@@ -68,18 +68,19 @@ class LiveKeys:
             await asyncio.gather(watcher, return_exceptions=True)
         await self.driver.close()
 
-    async def configure(self, configured: ConfiguredKeys) -> None:
-        """Has another configuration hold."""
-        async with self._refreshing:
-            self.configured = configured
-            await self._hold(self._contents)
+    def configure(self, configured: ConfiguredKeys) -> None:
+        """Has another configuration hold, in one step with whatever else is exchanged."""
+        self.configured = configured
+        self.ring = make_ring(configured, self._contents)
+        self._warn()
 
     async def refresh(self) -> None:
         """Reads the store anew if it was changed. If it cannot be read, what was read before goes on to hold."""
         async with self._refreshing:
             try:
                 if await self.driver.read(transactions.revision()) != self._contents.revision:
-                    await self._hold(await self.driver.read(transactions.contents()))
+                    unread = await self.driver.read(transactions.contents())
+                    await self._hold(await asyncio.to_thread(unread.read))
             except Exception as error:  # noqa: BLE001 (whatever is wrong with the store, the keys that hold go on to hold)
                 await self._failed(error)
             else:
@@ -91,10 +92,17 @@ class LiveKeys:
             await self.refresh()
 
     async def _hold(self, contents: Contents) -> None:
-        # In a thread, since there may be many keys, and requests are served meanwhile.
-        self.ring = await asyncio.to_thread(make_ring, self.configured, contents)
+        """Makes the ring, in a thread since there may be many keys, and again if the configuration was exchanged meanwhile."""
+        configured = None
+        while configured is not self.configured:
+            configured = self.configured
+            ring = await asyncio.to_thread(make_ring, configured, contents)
+        self.ring = ring
         self._contents = contents
-        warnings = problems(self.configured, contents)
+        self._warn()
+
+    def _warn(self) -> None:
+        warnings = problems(self.configured, self._contents)
         for warning in warnings:
             if warning not in self._warned:
                 _log.warning("%s", warning)

@@ -6,13 +6,14 @@ reads stays true until it ends. Each leaves one entry in the audit log, whose id
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.access.keys import Allowance
 from gateway.errors import GatewayError
-from gateway.keystore.driver import Transaction
+from gateway.keystore.driver import Rows, Transaction
 from gateway.keystore.records import AuditEvent, By, Contents, StoredKey, StoredTeam, StoredToken, changed
 
 SCHEMA: Final = """
@@ -47,13 +48,28 @@ def revision() -> Transaction[int]:
     return int(rows[0]["revision"]) if rows else 0
 
 
-def contents() -> Transaction[Contents]:
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """All that the store says of who may call, in rows. Where there are many, to read them takes a while, and is done apart."""
+
+    revision: int
+    keys: Rows
+    tokens: Rows
+    teams: Rows
+
+    def read(self) -> Contents:
+        """Returns what they say."""
+        tokens = [StoredToken(row["digest"], row["key_id"], row["valid_until"]) for row in self.tokens]
+        return Contents(self.revision, [_key(row) for row in self.keys], tokens, [_team(row) for row in self.teams])
+
+
+def contents() -> Transaction[Unread]:
     """Returns all that the store says of who may call."""
     number = yield from revision()
     keys = yield "SELECT * FROM twinspan_keys", ()
-    tokens = yield "SELECT digest, key_id, valid_until FROM twinspan_tokens", ()
+    tokens = yield "SELECT * FROM twinspan_tokens", ()
     teams = yield "SELECT * FROM twinspan_teams", ()
-    return Contents(number, [_key(row) for row in keys], [StoredToken(**row) for row in tokens], [_team(row) for row in teams])
+    return Unread(number, keys, tokens, teams)
 
 
 def find_key(id_or_name: str) -> Transaction[StoredKey | None]:

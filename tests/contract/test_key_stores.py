@@ -72,6 +72,10 @@ async def changed(store: Driver, name: str, **fields: Any) -> StoredKey:
     )
 
 
+async def contents_of(store: Driver) -> Contents:
+    return (await store.read(transactions.contents())).read()
+
+
 async def events(store: Driver, before: int = NEWEST, limit: int = 100) -> list[AuditEvent]:
     return await store.read(transactions.list_events(before, limit))
 
@@ -82,7 +86,7 @@ def kind(raised: pytest.ExceptionInfo[GatewayError]) -> str:
 
 async def test_a_store_that_nobody_has_changed_is_empty(stores: tuple[Driver, ...], tmp_path: Path) -> None:
     for store in stores:
-        assert await store.read(transactions.contents()) == Contents(0, [], [], [])
+        assert await contents_of(store) == Contents(0, [], [], [])
         assert await store.read(transactions.find_key("ann")) is None
         assert await events(store) == []
     assert not (tmp_path / "state").exists()  # the file is made by the first change
@@ -103,7 +107,7 @@ async def test_a_key_is_kept_whole_and_every_client_finds_it(stores: tuple[Drive
     for store in others:
         assert await store.read(transactions.find_key(whole.id)) == whole
         assert await store.read(transactions.find_key(whole.name)) == whole
-        assert await store.read(transactions.contents()) == Contents(1, [whole], [StoredToken(DIGEST, whole.id)], [])
+        assert await contents_of(store) == Contents(1, [whole], [StoredToken(DIGEST, whole.id)], [])
 
 
 async def test_of_many_that_want_a_name_at_once_one_gets_it(stores: tuple[Driver, ...]) -> None:
@@ -117,7 +121,7 @@ async def test_of_many_that_want_a_name_at_once_one_gets_it(stores: tuple[Driver
     refused = [outcome for outcome in outcomes if isinstance(outcome, GatewayError)]
     assert len(refused) == 11
     assert {(error.kind_name, error.param) for error in refused} == {("conflict", "name")}
-    contents = await stores[0].read(transactions.contents())
+    contents = await contents_of(stores[0])
     assert (contents.revision, len(contents.keys), len(contents.tokens)) == (1, 1, 1)
     assert len(await events(stores[0])) == 1
 
@@ -152,7 +156,7 @@ async def test_a_change_that_fails_leaves_nothing(store: Driver) -> None:
     with pytest.raises(GatewayError) as raised:
         await store.write(transactions.add_key(key(2, team="gone"), OTHER_DIGEST, BY, NO_TEAMS))
     assert (kind(raised), raised.value.param) == ("invalid_request", "team")
-    assert await store.read(transactions.contents()) == Contents(1, [one], [StoredToken(DIGEST, one.id)], [])
+    assert await contents_of(store) == Contents(1, [one], [StoredToken(DIGEST, one.id)], [])
     assert len(await events(store)) == 1
 
 
@@ -168,7 +172,7 @@ async def test_each_rotation_leaves_the_tokens_before_it_no_more_than_its_overla
     async def rotated(digest: str, overlap: int, at: int) -> dict[str, int | None]:
         by = By("client_token", at)
         assert await store.write(transactions.rotate_key("key-1", digest, overlap, lambda _: None, by)) == one
-        return {token.digest: token.valid_until for token in (await store.read(transactions.contents())).tokens}
+        return {token.digest: token.valid_until for token in (await contents_of(store)).tokens}
 
     assert await rotated(OTHER_DIGEST, 600, 2_000) == {DIGEST: 2_600, OTHER_DIGEST: None}
     assert await rotated(THIRD_DIGEST, 3_600, 2_500) == {DIGEST: 2_600, OTHER_DIGEST: 6_100, THIRD_DIGEST: None}
@@ -208,7 +212,7 @@ async def test_a_team_is_changed(store: Driver) -> None:
 async def test_a_key_may_belong_to_a_team_that_is_not_the_stores(store: Driver) -> None:
     one = key(team="configured")
     await store.write(transactions.add_key(one, DIGEST, BY, frozenset({"configured"})))
-    assert (await store.read(transactions.contents())).keys == [one]
+    assert (await contents_of(store)).keys == [one]
 
 
 async def test_keys_come_in_pages_the_newest_first(store: Driver) -> None:
@@ -249,7 +253,7 @@ async def test_a_reader_sees_the_store_as_it_was_at_one_time(stores: tuple[Drive
 
     changing = asyncio.create_task(change())
     for _ in range(10):
-        contents = await second.read(transactions.contents())
+        contents = await contents_of(second)
         assert contents.revision == len(contents.keys) == len(contents.tokens)
     going_on = False
     await changing
@@ -262,7 +266,7 @@ async def test_a_caller_that_leaves_leaves_the_store_whole(store: Driver) -> Non
             await asyncio.sleep(0)
         adding.cancel()
         await asyncio.gather(adding, return_exceptions=True)
-    contents = await store.read(transactions.contents())
+    contents = await contents_of(store)
     assert contents.revision == len(contents.keys) == len(contents.tokens) == len(await events(store))
     await added(store, key(99), "99" * 32)
 

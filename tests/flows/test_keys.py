@@ -17,6 +17,7 @@ from twinspan.v1.keys_pb2_grpc import KeysServiceStub
 from bridge import errors
 from bridge.transcoding import as_json
 from tests.flows.running import TOKEN, Running, configuration, running, running_over
+from tests.flows.test_batches import begin, ended, line, written
 from tests.flows.test_parity import HELLO
 from tests.flows.upstream import Upstream, says
 from tests.postgresql import PostgresqlServer
@@ -551,6 +552,20 @@ async def test_nothing_is_written_before_the_first_key(governed: Running, tmp_pa
     assert file.exists()
 
 
+async def test_batches_run_with_the_rights_of_a_stored_key(governed: Running) -> None:
+    token = await create(governed)
+    async with governed.openai(token) as sdk:
+        done = await ended(sdk, await begin(sdk, written(line(1), line(2))))
+        assert done.request_counts is not None
+        assert (done.status, done.request_counts.completed) == ("completed", 2)
+
+
+async def test_a_reload_leaves_the_keys_of_the_store(governed: Running) -> None:
+    token = await create(governed)
+    await governed.gateway.core.reload()
+    assert [await status(governed, known) for known in (token, CONFIGURED, TOKEN)] == [200, 200, 200]
+
+
 # Several gateways over one store
 
 
@@ -589,9 +604,9 @@ async def readiness(twinspan: Running) -> tuple[int, list[str]]:
 
 
 async def failures(twinspan: Running) -> float:
-    for line in (await twinspan.rest.get("/metrics")).text.splitlines():
-        if line.startswith("twinspan_key_store_failures_total "):
-            return float(line.split()[1])
+    for shown in (await twinspan.rest.get("/metrics")).text.splitlines():
+        if shown.startswith("twinspan_key_store_failures_total "):
+            return float(shown.split()[1])
     raise AssertionError
 
 

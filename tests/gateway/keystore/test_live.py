@@ -67,13 +67,13 @@ async def test_a_configuration_that_is_reloaded_leaves_the_keys_of_the_store(liv
     await live.add("ann", TOKEN)
     await live.keys.refresh()
     for _ in range(2):
-        await live.keys.configure(ConfiguredKeys(api_keys=(ApiKey(OTHER, Principal("zoe")),)))
+        live.keys.configure(ConfiguredKeys(api_keys=(ApiKey(OTHER, Principal("zoe")),)))
         assert [bool(live.keys.ring.identify(token)) for token in (TOKEN, OTHER)] == [True, True]
     for _ in range(2):
-        await live.keys.configure(ConfiguredKeys(api_keys=(ApiKey(OTHER, Principal("ann")),)))
+        live.keys.configure(ConfiguredKeys(api_keys=(ApiKey(OTHER, Principal("ann")),)))
         assert [bool(live.keys.ring.identify(token)) for token in (TOKEN, OTHER)] == [False, True]
     assert len(caplog.records) == 1  # of the key that does not count, and once alone
-    await live.keys.configure(ConfiguredKeys())
+    live.keys.configure(ConfiguredKeys())
     assert [bool(live.keys.ring.identify(token)) for token in (TOKEN, OTHER)] == [True, False]
 
 
