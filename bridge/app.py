@@ -14,6 +14,7 @@ from twinspan.v1 import (
     embeddings_pb2,
     files_pb2,
     images_pb2,
+    keys_pb2,
     models_pb2,
     moderations_pb2,
     rerank_pb2,
@@ -26,6 +27,7 @@ from twinspan.v1.completions_pb2_grpc import CompletionsServiceStub
 from twinspan.v1.embeddings_pb2_grpc import EmbeddingsServiceStub
 from twinspan.v1.files_pb2_grpc import FilesServiceStub
 from twinspan.v1.images_pb2_grpc import ImagesServiceStub
+from twinspan.v1.keys_pb2_grpc import KeysServiceStub
 from twinspan.v1.models_pb2_grpc import ModelsServiceStub
 from twinspan.v1.moderations_pb2_grpc import ModerationsServiceStub
 from twinspan.v1.rerank_pb2_grpc import RerankServiceStub
@@ -142,6 +144,7 @@ def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMet
         (batches_pb2.DESCRIPTOR.services_by_name["BatchesService"], BatchesServiceStub(channel), batches.RENDERERS),
         (files_pb2.DESCRIPTOR.services_by_name["FilesService"], FilesServiceStub(channel), files.RENDERERS),
         (admin_pb2.DESCRIPTOR.services_by_name["AdminService"], AdminServiceStub(channel), {}),
+        (keys_pb2.DESCRIPTOR.services_by_name["KeysService"], KeysServiceStub(channel), {}),
     ):
         for endpoint in transcoding.routes(descriptor, stub, renderers):
             router.add(endpoint)

@@ -109,6 +109,11 @@ class Router:
         return endpoint, variables
 
 
+def variables_of(template: str) -> frozenset[str]:
+    """Returns the names of a path's variables."""
+    return frozenset(name for name, _ in _VARIABLE.findall(template))
+
+
 def _group(variable: "re.Match[str]") -> str:
     name, rest = variable.groups()
     return f"(?P<{name}>.+)" if rest else f"(?P<{name}>[^/]+)"

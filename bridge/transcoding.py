@@ -1,8 +1,8 @@
 """Routes of plain resources, made from the `google.api.http` annotations of the services' methods.
 
-A path's variables and the query fill the request's fields; the response is written as JSON with the field names of the proto,
-unless a dialect says otherwise. That is meant for small messages off the hot path. Where a request can carry the client's JSON
-(`openai_json`), it does, and the answer comes back in the same way: neither is looked at here.
+A path's variables, and the body or the query, fill the request's fields; the response is written as JSON with the field names of
+the proto, unless a dialect says otherwise. That is meant for small messages off the hot path. Where a request can carry the
+client's JSON (`openai_json`), it does, and the answer comes back in the same way: neither is looked at here.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,15 +10,16 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from google.api import annotations_pb2
+from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from twinspan.v1.errors_pb2 import ErrorKind
 
+from bridge.bodies import body_reader
 from bridge.call import Call
 from bridge.errors import BridgeError
-from bridge.router import Endpoint, Handler
+from bridge.router import Endpoint, Handler, variables_of
 from bridge.rpc import Rpc
 
 Renderer = Callable[[Call, Any], bytes]
@@ -50,12 +51,13 @@ def routes(
             rpc = Rpc.of(stub, method)
             if "openai_json" in method.input_type.fields_by_name:
                 handler = _carrier(method, rpc)
+            elif rule.body:
+                handler = _teller(method, rpc, _path_of(rule), renderers.get(method.output_type.name, _plain))
             else:
                 reader = (readers or {}).get(method.input_type.name, _query)
                 handler = _handler(method, rpc, reader, renderers.get(method.output_type.name, _plain))
             for bound in (rule, *rule.additional_bindings):
-                verb = bound.WhichOneof("pattern") or ""
-                yield Endpoint(verb.upper(), getattr(bound, verb), handler, (method,))
+                yield Endpoint((bound.WhichOneof("pattern") or "").upper(), _path_of(bound), handler, (method,))
 
 
 def as_json(message: Message) -> dict[str, Any]:
@@ -97,6 +99,26 @@ def _handler(method: MethodDescriptor, rpc: Rpc, read: Reader, render: Renderer)
         return call.json(render(call, answer))
 
     return handle
+
+
+def _teller(method: MethodDescriptor, rpc: Rpc, path: str, render: Renderer) -> Handler:
+    """Returns the handler of a route whose body says what the path does not."""
+    request_class = GetMessageClass(method.input_type)
+    read = body_reader(request_class, variables_of(path))
+
+    async def handle(call: Call) -> web.StreamResponse:
+        request = request_class()
+        read(request, await call.body())
+        for name, text in call.variables.items():
+            setattr(request, name, text)
+        return call.json(render(call, await call.unary(rpc, request)))
+
+    return handle
+
+
+def _path_of(rule: http_pb2.HttpRule) -> str:
+    path: str = getattr(rule, rule.WhichOneof("pattern") or "")
+    return path
 
 
 def _carrier(method: MethodDescriptor, rpc: Rpc) -> Handler:

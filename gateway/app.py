@@ -11,7 +11,6 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway import probe
 from gateway.access.delegation import Delegation
-from gateway.access.keys import KeyRing, generate_token
+from gateway.access.keys import ConfiguredKeys, generate_token
 from gateway.availability import Availability
 from gateway.backends.choice import Backends
 from gateway.backends.ledger import Ledger
@@ -44,8 +43,12 @@ from gateway.explanation import Explainer
 from gateway.files.store import FileStore
 from gateway.forwarding.forwarder import Forwarder
 from gateway.inprocess import InProcessChannel
+from gateway.keystore.desk import KeyDesk
+from gateway.keystore.live import KEY_STORE, LiveKeys
+from gateway.keystore.opening import make_driver
 from gateway.limits.limiter import Limiter
 from gateway.limits.spending import Spending
+from gateway.listening import LOOPBACK, Listen, listen_settings, metrics_address
 from gateway.local.embedding_engine import EMBEDDING_MODELS, EmbeddingEngine
 from gateway.local.engine import MODELS, Engine, EngineError, LocalEndpoint, LocalEngine
 from gateway.probe import Finding
@@ -69,6 +72,7 @@ from gateway.services.completions import CompletionsService
 from gateway.services.embeddings import EmbeddingsService
 from gateway.services.files import FilesService
 from gateway.services.images import ImagesService
+from gateway.services.keys import KeysService
 from gateway.services.models import ModelsService
 from gateway.services.moderations import ModerationsService
 from gateway.services.proxy import ProxyService
@@ -106,41 +110,11 @@ _log = logging.getLogger(__name__)
 VERSION = version("twinspan")
 """The gateway's version."""
 
-_LOOPBACK = "127.0.0.1"
 _USER_AGENT = f"twinspan/{VERSION}"
 
 
 class StartError(Exception):
     """The core cannot start; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listen:
-    """How a bridge is to listen.
-
-    Attributes:
-        host: The address to bind; None for all interfaces.
-        port: The port to bind.
-        max_body_bytes: Most bytes of a request's body that is read whole.
-        drain_seconds: How long requests under way may take once the bridge is to stop.
-        keepalive_seconds: After how much silence a stream gets a comment.
-        stream_default: Whether to stream where the client does not say.
-        cors_origins: Origins whose pages may call.
-        tls_cert: The certificate's file; None for plain HTTP.
-        tls_key: The key's file.
-        tls_client_ca: Which authorities' certificates clients must show; None if they need none.
-    """
-
-    host: str | None
-    port: int
-    max_body_bytes: int
-    drain_seconds: float
-    keepalive_seconds: float
-    stream_default: bool
-    cors_origins: tuple[str, ...]
-    tls_cert: Path | None
-    tls_key: Path | None
-    tls_client_ca: Path | None
 
 
 def load_configuration(path: str | None) -> Configuration:
@@ -154,7 +128,7 @@ def load_configuration(path: str | None) -> Configuration:
 
 def demo_configuration() -> Configuration:
     """Returns what the demo runs on: the embedded model, on free ports of this machine."""
-    anywhere = f"{_LOOPBACK}:0"
+    anywhere = f"{LOOPBACK}:0"
     return Configuration.of(Config(server=ServerConfig(listen_addr=anywhere, grpc_addr=anywhere, log_level="warning")))
 
 
@@ -164,6 +138,7 @@ def validate(configuration: Configuration) -> None:
     Raises:
         ConfigError: It cannot; the message names all mistakes.
     """
+    make_driver(configuration.current.config.keys.url, Path())  # which opens nothing
     _compiled_for_validation(configuration)
 
 
@@ -216,6 +191,9 @@ class Core:
             configuration: What holds.
             export: Where spans and metrics go.
             registry: Where the core's metrics are shown.
+
+        Raises:
+            ConfigError: What it asks for is not installed.
         """
         snapshot = configuration.current
         config = snapshot.config
@@ -224,7 +202,6 @@ class Core:
         self._engines: list[Engine] = []
         self._local: LocalEndpoint | None = None
         self.new_token = None if config.client_token or config.api_keys else generate_token()
-        self._keys = self._compiled_keys(snapshot)
         self._catalogue = Catalogue([], [])
         self._reloading = asyncio.Lock()
         self._discovering = asyncio.Lock()
@@ -249,6 +226,8 @@ class Core:
             spending=None if self._store.shared else Spending(self._files.root / "budgets"),
         )
         self._availability = Availability(state_directory(os.environ) / "accounts.json", self._recorder, self._sender)
+        driver = make_driver(config.keys.url, state_directory(os.environ))
+        self._keys = LiveKeys(driver, self._compiled_keys(snapshot), self._recorder, lambda on: self._server.tell(KEY_STORE, on))
         self._delegation = Delegation()
         self._batches = BatchStore(config.batches.dir or self._files.root / "batches")
         self._desk = BatchDesk(self._batches, self._files)
@@ -267,7 +246,7 @@ class Core:
     def grpc_url(self) -> str:
         """Where the core listens, as `host:port`."""
         host = self._grpc_address(self._configuration.current).rpartition(":")[0]
-        return f"{host or _LOOPBACK}:{self._port}"
+        return f"{host or LOOPBACK}:{self._port}"
 
     def model_names(self) -> list[str]:
         """Returns the names of agents and models that are there, agents first: not of those that the registry alone knows."""
@@ -282,6 +261,7 @@ class Core:
             StartError: The embedded model or the server cannot start.
         """
         config = self._configuration.current.config
+        await self._keys.start()
         await self._sender.start()
         await self._raw_sender.start()
         if needs_local_model(config):
@@ -335,6 +315,7 @@ class Core:
             await asyncio.gather(self._watcher, return_exceptions=True)
         await self._refresher.stop()
         await self._exchange.close()
+        await self._keys.stop()
         await self._limiter.close()
         await self._availability.close()
         await self._store.close()
@@ -401,7 +382,7 @@ class Core:
         for warning in snapshot.warnings:
             _log.warning("%s", warning)
         self._configuration.adopt(snapshot)
-        self._keys = keys
+        self._keys.configure(keys)
         self._adopt(catalogue)
         _log.info("The configuration was reloaded.")
         return True
@@ -411,13 +392,13 @@ class Core:
         with contextlib.suppress(GatewayError):  # it is in the log
             await self._files.open()
 
-    def _compiled_keys(self, snapshot: Snapshot) -> KeyRing:
+    def _compiled_keys(self, snapshot: Snapshot) -> ConfiguredKeys:
         configured = snapshot.config.client_token
         return compile_keys(snapshot.config, configured.get_secret_value() if configured else self.new_token)
 
     def _register_services(self) -> HandlerRegistry:
         tracing = Tracing(self._export.tracer_provider)
-        edge = Edge(registration.policy(), lambda: self._keys, self._recorder, tracing, self._delegation)
+        edge = Edge(registration.policy(), lambda: self._keys.ring, self._recorder, tracing, self._delegation)
         registry = HandlerRegistry([edge.wrap])
         exchange = self._exchange = Exchange(
             lambda: self._catalogue,
@@ -454,6 +435,7 @@ class Core:
             EmbeddingsService(exchange),
             FilesService(backends.files),
             ImagesService(exchange, most_bytes),
+            KeysService(KeyDesk(self._keys, self._recorder)),
             ModelsService(lambda: self._catalogue),
             ModerationsService(exchange),
             ProxyService(forwarder),
@@ -475,7 +457,7 @@ class Core:
     def _grpc_address(snapshot: Snapshot) -> str:
         """Without any configuration, only this machine is listened to."""
         address = snapshot.config.server.grpc_addr
-        return f"{_LOOPBACK}{address}" if address.startswith(":") and not snapshot.sources else address
+        return f"{LOOPBACK}{address}" if address.startswith(":") and not snapshot.sources else address
 
     async def _start_local_model(self, slots: int) -> None:
         key = secrets.token_urlsafe(24)
@@ -489,29 +471,3 @@ class Core:
                 raise failure
         endpoints = [endpoint for endpoint in starts if isinstance(endpoint, LocalEndpoint)]
         self._local = endpoints[0].joined(endpoints[1]) if len(endpoints) > 1 else endpoints[0]
-
-
-def listen_settings(configuration: Configuration) -> Listen:
-    """Returns how a bridge is to listen. Without any configuration, that is on this machine alone."""
-    snapshot = configuration.current
-    server = snapshot.config.server
-    host, _, port = server.listen_addr.rpartition(":")
-    tls = server.tls
-    return Listen(
-        host=host.strip("[]") or (None if snapshot.sources else _LOOPBACK),
-        port=int(port),
-        max_body_bytes=server.max_body_bytes,
-        drain_seconds=server.drain_seconds,
-        keepalive_seconds=server.keepalive_seconds,
-        stream_default=server.stream_default,
-        cors_origins=tuple(server.cors_origins),
-        tls_cert=tls.cert if tls else None,
-        tls_key=tls.key if tls else None,
-        tls_client_ca=tls.client_ca if tls else None,
-    )
-
-
-def metrics_address(configuration: Configuration) -> tuple[str, int] | None:
-    """Returns where a core without a bridge is to serve its metrics, as host and port; None for nowhere."""
-    host, _, port = configuration.current.config.server.metrics_addr.rpartition(":")
-    return (host.strip("[]") or "0.0.0.0", int(port)) if port else None

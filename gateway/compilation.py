@@ -1,4 +1,4 @@
-"""Compiles a configuration into what requests are served from: the catalogue and the ring of keys.
+"""Compiles a configuration into what requests are served from: the catalogue and the keys.
 
 It is done at start, at each reload and after each round of discovery, as a whole: either everything compiles, or what was there
 stays. Pure: no I/O.
@@ -10,11 +10,11 @@ from dataclasses import replace
 
 from yarl import URL
 
-from gateway.access.keys import UNLIMITED, Allowance, ApiKey, KeyRing, Principal
+from gateway.access.keys import UNLIMITED, Allowance, ApiKey, ConfiguredKeys, Principal, Team
 from gateway.accounts.credentials import credential_headers, with_accounts
 from gateway.billing.terms import Terms
 from gateway.config.loading import ConfigError
-from gateway.config.schema import AgentConfig, Config, ProviderConfig, SelectorConfig
+from gateway.config.schema import AgentConfig, ApiKeyConfig, Config, ProviderConfig, SelectorConfig, TeamConfig
 from gateway.config.snapshot import Snapshot
 from gateway.config.vendors import VENDORS, Vendor
 from gateway.discovery.auto_agents import auto_agents
@@ -88,16 +88,17 @@ def compile_catalogue(
     return Catalogue(listed, agents, idle, _rules(config))
 
 
-def compile_keys(config: Config, client_token: str | None) -> KeyRing:
-    """Returns the ring of all keys.
+def compile_keys(config: Config, client_token: str | None) -> ConfiguredKeys:
+    """Returns the keys and teams of a configuration.
 
     Args:
         config: The configuration.
         client_token: The administrator's token, be it configured or made for this run.
     """
-    return KeyRing(
+    teams = {name: Team(name, _allowance_of(team)) for name, team in config.teams.items()}
+    return ConfiguredKeys(
         client_token,
-        (
+        tuple(
             ApiKey(
                 key.token.get_secret_value(),
                 Principal(
@@ -108,12 +109,18 @@ def compile_keys(config: Config, client_token: str | None) -> KeyRing:
                     expires_at=key.expires_at,
                     enabled=key.enabled,
                     cache_salt=key.cache_salt or "",
-                    allowance=_allowance(key.rpm, key.tpm, key.max_parallel, key.budget_usd),
+                    allowance=_allowance_of(key),
+                    team=teams[key.team] if key.team is not None else None,
                 ),
             )
             for key in config.api_keys
         ),
+        teams,
     )
+
+
+def _allowance_of(of: ApiKeyConfig | TeamConfig) -> Allowance:
+    return Allowance.of(of.rpm, of.tpm, of.max_parallel, of.budget_usd, of.budget_period)
 
 
 def _configured_providers(config: Config, local: LocalEndpoint | None) -> Mapping[str, ProviderConfig]:
@@ -167,7 +174,7 @@ def _provider(
         rerank_style=configured.rerank_style or vendor.rerank_style,
         allowance=UNLIMITED
         if local
-        else _allowance(
+        else Allowance.of(
             _or(configured.ratelimit_max_rpm, governance.ratelimit_max_rpm),
             _or(configured.ratelimit_max_tpm, governance.ratelimit_max_tpm),
             configured.max_parallel,
@@ -219,7 +226,7 @@ def _agent(name: str, configured: AgentConfig, targets: tuple[Target, ...], syst
         session_ttl_seconds=configured.sticky_session_ttl_seconds,
         hedges=configured.hedging,
         shadow=shadow,
-        allowance=_allowance(
+        allowance=Allowance.of(
             configured.ratelimit_max_rpm,
             configured.ratelimit_max_tpm,
             configured.max_parallel,
@@ -238,19 +245,6 @@ def _rules(config: Config) -> Rules:
         skips_too_long=context.auto_context_skip,
         reorders_by_latency=context.auto_reorder_by_latency,
     )
-
-
-def _allowance(
-    rpm: int | None,
-    tpm: int | None,
-    max_parallel: int | None,
-    budget_usd: float | None = None,
-    budget_period: str = "total",
-) -> Allowance:
-    """Returns an allowance, which is `UNLIMITED` itself if nothing is limited; of rates and places 0 is no limit."""
-    if not (rpm or tpm or max_parallel or budget_usd is not None):
-        return UNLIMITED
-    return Allowance(rpm or None, tpm or None, max_parallel or None, budget_usd, budget_period)
 
 
 def _shadow(name: str, configured: AgentConfig, providers: Mapping[str, Provider]) -> Target | None:

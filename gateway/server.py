@@ -96,6 +96,10 @@ class GrpcServer:
         """The health service: `await health.set(name, status)` tells watchers and probes how a service is."""
         return self._health
 
+    async def tell(self, name: str, works: bool) -> None:
+        """Has health say how a part of the gateway is without which it serves all the same."""
+        await self._health.set(name, _SERVING if works else health_pb2.HealthCheckResponse.NOT_SERVING)
+
     async def start(self) -> int:
         """Listens, and serves.
 

@@ -112,6 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_connection(action)
     action.set_defaults(run=_running("batches", "run_watch"))
 
+    _add_keys(commands.add_parser("keys", help="make, list and change keys of a running gateway"))
+    _add_teams(commands.add_parser("teams", help="make and list teams of a running gateway"))
+
     command = commands.add_parser("demo", help="show one answer over each surface, with its trace")
     command.set_defaults(run=_running("demo", "run_demo"))
 
@@ -128,6 +131,89 @@ def _add_config(command: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="the configuration: a file, or a directory (default: $TWINSPAN_CONFIG_FILE, ./twinspan.yaml)",
     )
+
+
+def _add_keys(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(title="actions", required=True, metavar="ACTION")
+    action = actions.add_parser("create", help="make a key, and show its token this once")
+    action.add_argument("name", metavar="NAME", help="what to call it")
+    action.add_argument("-q", "--quiet", action="store_true", help="print the token alone")
+    _add_rights(action)
+    _add_limits(action)
+    _add_connection(action)
+    action.set_defaults(run=_running("keys", "run_create_key"))
+    action = actions.add_parser("list", help="list all keys")
+    action.add_argument("--json", action="store_true", help="show them as JSON, one a line")
+    _add_connection(action)
+    action.set_defaults(run=_running("keys", "run_list_keys"))
+    action = actions.add_parser("update", help="change a key")
+    action.add_argument("key", metavar="KEY", help="its name or id")
+    _add_rights(action)
+    action.add_argument("--enable", dest="enabled", action="store_true", default=None, help="have it hold again")
+    action.add_argument(
+        "--clear", action="append", default=[], metavar="FIELD", help="set a field to none, such as rpm or expires_at"
+    )
+    action.add_argument("--json", action="store_true", help="show it as JSON")
+    _add_limits(action)
+    _add_connection(action)
+    action.set_defaults(run=_running("keys", "run_update_key"))
+    action = actions.add_parser("rotate", help="give a key a new token, and show it this once")
+    action.add_argument("key", metavar="KEY", help="its name or id")
+    action.add_argument(
+        "--overlap", type=_count, default=0, metavar="SECONDS", help="how long the old one stays valid (default: 0)"
+    )
+    action.add_argument("-q", "--quiet", action="store_true", help="print the token alone")
+    _add_connection(action)
+    action.set_defaults(run=_running("keys", "run_rotate_key"))
+    action = actions.add_parser("revoke", help="end a key for good")
+    action.add_argument("key", metavar="KEY", help="its name or id")
+    _add_connection(action)
+    action.set_defaults(run=_running("keys", "run_revoke_key"))
+
+
+def _add_teams(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(title="actions", required=True, metavar="ACTION")
+    action = actions.add_parser("create", help="make a team")
+    action.add_argument("name", metavar="NAME", help="what to call it")
+    action.add_argument("--json", action="store_true", help="show it as JSON")
+    _add_limits(action)
+    _add_connection(action)
+    action.set_defaults(run=_running("keys", "run_create_team"))
+    action = actions.add_parser("list", help="list all teams")
+    action.add_argument("--json", action="store_true", help="show them as JSON, one a line")
+    _add_connection(action)
+    action.set_defaults(run=_running("keys", "run_list_teams"))
+
+
+def _add_rights(action: argparse.ArgumentParser) -> None:
+    action.add_argument("--role", dest="roles", action="append", metavar="ROLE", help="admin, user or read-only; may be repeated")
+    action.add_argument(
+        "--agent", dest="allowed_agents", action="append", metavar="NAME", help="a model or agent it may name; may be repeated"
+    )
+    action.add_argument(
+        "--endpoint", dest="allowed_endpoints", action="append", metavar="ROUTE", help="'METHOD /path' it may call; may be repeated"
+    )
+    action.add_argument(
+        "--expires", dest="expires_at", metavar="DATE", help="when it ends, such as 2027-01-31 or 2027-01-31T12:00 (UTC)"
+    )
+    action.add_argument("--disable", dest="enabled", action="store_false", default=None, help="have it not hold for now")
+    action.add_argument("--team", metavar="NAME", help="the team that it belongs to")
+
+
+def _count(text: str) -> int:
+    """Returns a number that is not negative and that 63 bits hold."""
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise ValueError(text)
+    return number
+
+
+def _add_limits(action: argparse.ArgumentParser) -> None:
+    action.add_argument("--rpm", type=_count, metavar="N", help="most requests a minute")
+    action.add_argument("--tpm", type=_count, metavar="N", help="most tokens a minute")
+    action.add_argument("--max-parallel", type=_count, metavar="N", help="most requests at a time")
+    action.add_argument("--budget", dest="budget_usd", type=float, metavar="USD", help="most to be spent in a period")
+    action.add_argument("--period", dest="budget_period", choices=("day", "week", "month", "total"), help="that period")
 
 
 def _add_connection(command: argparse.ArgumentParser) -> None:

@@ -153,7 +153,8 @@ def _exporting(stack: AsyncExitStack, configuration: Configuration, processors: 
 
 
 async def _core(stack: AsyncExitStack, configuration: Configuration, export: Export, registry: CollectorRegistry) -> Core:
-    core = Core(configuration, export, registry)
+    with explained():
+        core = Core(configuration, export, registry)
     stack.push_async_callback(core.stop)
     try:
         with explained():

@@ -7,6 +7,7 @@ comments; it is checked in, so that serving it costs nothing, and the checks fai
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from google.api import annotations_pb2 as http_annotations
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from twinspan.v1 import annotations_pb2, errors_pb2
@@ -103,7 +104,10 @@ def _operation(endpoint: Endpoint, schemas: Schemas) -> Schema:
     }
     if first.GetOptions().Extensions[annotations_pb2.access] == annotations_pb2.ACCESS_PUBLIC:
         operation["security"] = []
-    if endpoint.method == "POST" and any(_is_said(field) and field.name not in variables for field in first.input_type.fields):
+    if first.GetOptions().Extensions[http_annotations.http].body:
+        schema = schemas.without(first.input_type, variables)
+        operation["requestBody"] = {"required": "required" in schema, "content": {endpoint.takes: {"schema": schema}}}
+    elif endpoint.method == "POST" and any(_is_said(field) and field.name not in variables for field in first.input_type.fields):
         operation["requestBody"] = {"required": True, "content": {endpoint.takes: {"schema": _body(first, schemas)}}}
     return operation
 

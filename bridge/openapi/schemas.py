@@ -6,7 +6,7 @@ Comments of the protos become descriptions. It is run when the document is made,
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from google.api import field_behavior_pb2
@@ -88,6 +88,13 @@ class Schemas:
         schema = self._schema(message)
         properties: Schema = schema.get("properties", {})
         return properties
+
+    def without(self, message: Descriptor, names: Collection[str]) -> Schema:
+        """Returns the schema of an object that says a message's fields but those, and no others."""
+        schema = self._schema(message)
+        schema["properties"] = {name: value for name, value in schema["properties"].items() if name not in names}
+        required = [name for name in schema.pop("required", ()) if name not in names]
+        return {**schema, **({"required": required} if required else {}), "additionalProperties": False}
 
     def description(self, full_name: str) -> str:
         """Returns the comment of a message, field or method."""

@@ -1,7 +1,8 @@
 """What operators and their tools ask for: liveness, readiness and metrics."""
 
 import asyncio
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import grpc
 import orjson
@@ -13,6 +14,10 @@ from bridge.call import Call
 from bridge.telemetry.metrics import HttpMetrics
 
 _READINESS_TIMEOUT_SECONDS = 2.0
+_DONE_WITHOUT: Final[Mapping[str, str]] = {
+    "key_store": "The key store cannot be read. The keys that were read last hold; if none were, those of the configuration alone.",
+}
+"""The parts that health tells of, without which requests are served, and what their absence means."""
 
 
 class OperationsRoutes:
@@ -37,10 +42,12 @@ class OperationsRoutes:
         return web.Response(text="OK", headers=call.answer_headers("text/plain; charset=utf-8"))
 
     async def readyz(self, call: Call) -> web.StreamResponse:
-        """Tells whether requests can be served: 200, or 503 with the reason."""
+        """Tells whether requests can be served: 200, or 503 with the reason. What fails and is done without is named with 200."""
         reason = await self._unreadiness()
-        body = {"status": "ready"} if reason is None else {"status": "not ready", "reason": reason}
-        return call.json(orjson.dumps(body), 200 if reason is None else 503)
+        if reason is not None:
+            return call.json(orjson.dumps({"status": "not ready", "reason": reason}), 503)
+        degraded = {name: why for name, why in _DONE_WITHOUT.items() if await self._is_down(f"twinspan.{name}")}
+        return call.json(orjson.dumps({"status": "ready", "degraded": degraded} if degraded else {"status": "ready"}))
 
     async def metrics(self, call: Call) -> web.StreamResponse:
         """Gives the metrics in Prometheus' text format, or OpenMetrics where that is asked for."""
@@ -56,3 +63,10 @@ class OperationsRoutes:
         if answer.status == health_pb2.HealthCheckResponse.SERVING:
             return None
         return "The core is draining."
+
+    async def _is_down(self, part: str) -> bool:
+        try:
+            answer = await self._check(health_pb2.HealthCheckRequest(service=part), timeout=_READINESS_TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError:
+            return False  # a core that does not know the part does not need it
+        return bool(answer.status == health_pb2.HealthCheckResponse.NOT_SERVING)

@@ -2,7 +2,7 @@
 
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -11,6 +11,9 @@ from typing import Final
 ADMIN = "admin"
 USER = "user"
 READ_ONLY = "read-only"
+
+CLIENT_TOKEN: Final = "client_token"  # noqa: S105 (a name, not a token)
+"""The name under which the administrator's credential acts, which no key can have."""
 
 _GENERATED_BYTES = 32
 
@@ -32,6 +35,20 @@ class Allowance:
     max_parallel: int | None = None
     budget_usd: float | None = None
     budget_period: str = "total"
+
+    @classmethod
+    def of(
+        cls,
+        rpm: int | None,
+        tpm: int | None,
+        max_parallel: int | None,
+        budget_usd: float | None = None,
+        budget_period: str = "total",
+    ) -> "Allowance":
+        """Returns an allowance, which is `UNLIMITED` itself if nothing is limited; of rates and places 0 is no limit."""
+        if not (rpm or tpm or max_parallel or budget_usd is not None):
+            return UNLIMITED
+        return cls(rpm or None, tpm or None, max_parallel or None, budget_usd, budget_period)
 
 
 UNLIMITED: Final = Allowance()
@@ -95,29 +112,56 @@ class ApiKey:
     principal: Principal
 
 
+@dataclass(frozen=True, slots=True)
+class ConfiguredKeys:
+    """What the configuration says of keys.
+
+    Attributes:
+        client_token: The administrator's credential, if there is one.
+        api_keys: All other keys.
+        teams: The teams, by name.
+    """
+
+    client_token: str | None = field(default=None, repr=False)
+    api_keys: tuple[ApiKey, ...] = ()
+    teams: Mapping[str, Team] = field(default_factory=dict)
+
+    def key(self, name: str) -> Principal | None:
+        """Returns the key of this name; None if there is none."""
+        return next((key.principal for key in self.api_keys if key.principal.name == name), None)
+
+
 class KeyRing:
     """All credentials that are known."""
 
     __slots__ = ("_named", "_principals")
 
-    def __init__(self, client_token: str | None, api_keys: Iterable[ApiKey] = ()) -> None:
+    def __init__(
+        self, client_token: str | None, api_keys: Iterable[ApiKey] = (), stored: Iterable[tuple[bytes, Principal]] = ()
+    ) -> None:
         """Makes a ring; the tokens themselves are not kept.
 
         Args:
             client_token: The administrator's credential, if there is one.
-            api_keys: All others.
+            api_keys: All others that are configured.
+            stored: Those of the key store, by the digests of their tokens. Of one name the first is the key itself.
         """
-        self._principals = {_digest(key.token): key.principal for key in api_keys}
+        self._principals = dict(stored)
+        self._named: dict[str, Principal] = {}
+        for principal in self._principals.values():
+            self._named.setdefault(principal.name, principal)
+        configured = {digest_of(key.token): key.principal for key in api_keys}
         if client_token:
-            self._principals[_digest(client_token)] = Principal("client_token", roles=frozenset({ADMIN}))
-        self._named = {principal.name: principal for principal in self._principals.values()}
+            configured[digest_of(client_token)] = Principal(CLIENT_TOKEN, roles=frozenset({ADMIN}))
+        self._principals |= configured
+        self._named |= {principal.name: principal for principal in configured.values()}
 
     def identify(self, token: str) -> Principal | None:
         """Returns whom a token belongs to, also if it is disabled or has expired; None if it is unknown.
 
         The time it takes says nothing about the tokens that are known: what is looked up and compared are digests.
         """
-        digest = _digest(token)
+        digest = digest_of(token)
         principal = self._principals.get(digest)
         # A table finds a digest by a part of it and may stop at the first byte that differs, so the whole is compared once more.
         known = digest if principal is not None else _NO_DIGEST
@@ -133,7 +177,8 @@ def generate_token() -> str:
     return "ts-" + secrets.token_urlsafe(_GENERATED_BYTES)
 
 
-def _digest(token: str) -> bytes:
+def digest_of(token: str) -> bytes:
+    """Returns the SHA-256 digest of a token, by which it is known."""
     return sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator
 
+from gateway.access.keys import CLIENT_TOKEN
 from gateway.config.problems import Place, nearest
 from gateway.config.schema import Config, SelectorConfig
 from gateway.config.vendors import VENDORS
 
 LOCAL = "local"
 """The provider that is there without being configured: the embedded model."""
-
-CLIENT_TOKEN = "client_token"  # noqa: S105 (a name, not a token)
-"""The name of the administrator's credential, which no key can have."""
 
 
 def cross_check(config: Config) -> list[tuple[Place, str]]:
@@ -66,6 +64,8 @@ def _keys(config: Config) -> Iterator[tuple[Place, str]]:
         if token in tokens:
             yield ("api_keys", number, "token"), "is the same as another key's."
         tokens.add(token)
+        if key.team is not None and key.team not in config.teams:
+            yield ("api_keys", number, "team"), f"there is no team '{key.team}'.{nearest(key.team, list(config.teams))}"
 
 
 def _backends(config: Config) -> Iterator[tuple[Place, str]]:

@@ -17,7 +17,7 @@ from gateway.config.vendors import VENDORS
 
 __all__ = ["ConfigError", "Loaded", "load"]
 
-_MERGED_BY_KEY = frozenset({"providers", "agents", "mcp_servers"})
+_MERGED_BY_KEY = frozenset({"providers", "agents", "mcp_servers", "teams"})
 _SUFFIXES = (".yaml", ".yml", ".json", ".jsonc")
 _DEFAULT_FILE = "twinspan.yaml"
 
@@ -206,7 +206,7 @@ def _validated(files: _Files, origin: Origin) -> Config:
 
 
 def _without(tree: Mapping[str, Any], wrong: Sequence[Place]) -> dict[str, Any]:
-    """Returns a configuration without what is wrong in it. Providers stay by name, since others may refer to them."""
+    """Returns a configuration without what is wrong in it. Providers and teams stay by name, since others may refer to them."""
     rest = {section: value for section, value in tree.items() if isinstance(section, str)}
     for section in _MERGED_BY_KEY & rest.keys():
         rest[section] = dict(rest[section])
@@ -214,7 +214,7 @@ def _without(tree: Mapping[str, Any], wrong: Sequence[Place]) -> dict[str, Any]:
         section = str(place[0])
         if section not in _MERGED_BY_KEY or len(place) == 1:
             rest.pop(section, None)
-        elif section == "providers":
+        elif section in {"providers", "teams"}:
             rest[section][place[1]] = {}
         else:
             rest[section].pop(place[1], None)

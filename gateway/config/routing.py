@@ -7,6 +7,7 @@ from pydantic import Discriminator, Field, SecretStr, Tag, ValidationInfo, field
 from gateway.config.billing import BillingConfig
 from gateway.config.section import (
     LATER,
+    BudgetPeriod,
     Count,
     Dollars,
     Headers,
@@ -44,9 +45,6 @@ Capability: TypeAlias = Literal[
 ]
 """What a provider can do: details of its chats, and from `audio` on the kinds of service that it offers beside them."""
 
-
-BudgetPeriod: TypeAlias = Literal["day", "week", "month", "total"]
-"""The periods of budgets."""
 
 ModelOfProvider: TypeAlias = Annotated[str, Field(pattern=r"^[^/\s]+/\S+$", max_length=512)]
 """A model by its provider's name and its own."""

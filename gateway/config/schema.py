@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field
 
@@ -23,12 +23,24 @@ from gateway.config.routing import (
     ProviderConfig,
     SelectorConfig,
 )
-from gateway.config.section import LATER, Count, Dollars, Later, Name, Secret, Section
+from gateway.config.section import (
+    LATER,
+    BudgetPeriod,
+    Count,
+    Dollars,
+    EndpointPattern,
+    Later,
+    Name,
+    Role,
+    Secret,
+    Section,
+)
 from gateway.config.server import (
     A2aConfig,
     BatchesConfig,
     DebugConfig,
     FilesConfig,
+    KeysConfig,
     McpServerConfig,
     ServerConfig,
     StateConfig,
@@ -43,6 +55,7 @@ __all__ = [
     "ProviderConfig",
     "SelectorConfig",
     "ServerConfig",
+    "TeamConfig",
     "json_schema",
     "unserved_keys",
 ]
@@ -66,11 +79,11 @@ class ApiKeyConfig(Section):
     """The key's name, which logs and traces may show."""
     token: Annotated[Secret, AfterValidator(_long_enough)]
     """The credential, 16 to 512 characters."""
-    roles: Annotated[tuple[Literal["admin", "user", "read-only"], ...], Field(min_length=1)] = ("user",)
+    roles: Annotated[tuple[Role, ...], Field(min_length=1)] = ("user",)
     """What it may do."""
     allowed_agents: tuple[str, ...] = ()
     """The models and agents it may name; all if none is given."""
-    allowed_endpoints: tuple[Annotated[str, Field(pattern=r"^[A-Z*]+ /\S*$")], ...] = ()
+    allowed_endpoints: tuple[EndpointPattern, ...] = ()
     """The routes it may call, as `METHOD /path` with `*` for a segment, in place of what its roles say."""
     created_at: Annotated[datetime, AfterValidator(_aware)] | None = None
     """When it was made."""
@@ -85,9 +98,28 @@ class ApiKeyConfig(Section):
     tpm: Count | None = None
     """Most tokens a minute."""
     budget_usd: Dollars | None = None
-    """Most that it may spend, in US dollars."""
+    """Most that it may spend in a period, in US dollars."""
+    budget_period: BudgetPeriod = "total"
+    """That period, in UTC; a week begins on Monday."""
     max_parallel: Count | None = None
     """Most requests at a time."""
+    team: Name | None = None
+    """The team that it belongs to, one of `teams`, whose limits hold too."""
+
+
+class TeamConfig(Section):
+    """Several keys that share limits."""
+
+    rpm: Count | None = None
+    """Most requests a minute of all its keys together."""
+    tpm: Count | None = None
+    """Most tokens a minute of all its keys together."""
+    max_parallel: Count | None = None
+    """Most requests at a time of all its keys together."""
+    budget_usd: Dollars | None = None
+    """Most that all its keys may spend together."""
+    budget_period: BudgetPeriod = "total"
+    """In which period they may, in UTC; a week begins on Monday."""
 
 
 class Config(Section):
@@ -121,6 +153,10 @@ class Config(Section):
     """The embedded model."""
     state: StateConfig = Field(default_factory=StateConfig)
     """Where shared state lives."""
+    keys: KeysConfig = Field(default_factory=KeysConfig)
+    """Where keys are kept that administrators make."""
+    teams: dict[Name, TeamConfig] = Field(default_factory=dict)
+    """Teams of keys, by name."""
     files: FilesConfig = Field(default_factory=FilesConfig)
     """Where files are kept."""
     batches: BatchesConfig = Field(default_factory=BatchesConfig)

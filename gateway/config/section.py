@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path, PurePath
-from typing import Annotated, Any, ClassVar, Final, TypeAlias
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, SecretStr, ValidationInfo
 from pydantic_core import CoreSchema
@@ -179,6 +179,12 @@ Secret: TypeAlias = Annotated[SecretStr, BeforeValidator(_resolve), AfterValidat
 """A credential, or `${NAME}` for one in the environment."""
 SecretText: TypeAlias = Annotated[SecretStr, BeforeValidator(_resolve)]
 """The same for what must be looked at together with something else."""
+Role: TypeAlias = Literal["admin", "user", "read-only"]
+EndpointPattern: TypeAlias = Annotated[str, Field(pattern=r"^[A-Z*]+ /\S*$")]
+"""A route, or several, as `METHOD /path` with `*` for a segment."""
+BudgetPeriod: TypeAlias = Literal["day", "week", "month", "total"]
+KeyStoreUrl: TypeAlias = Annotated[str, BeforeValidator(_resolve), Field(pattern=r"^(sqlite://(/.*)?|postgres(ql)?://.+)$")]
+"""Where keys are; `${NAME}` in it stands for a variable of the environment, such as a password."""
 HttpUrl: TypeAlias = Annotated[str, AfterValidator(_http_url)]
 ListenAddress: TypeAlias = Annotated[str, AfterValidator(_listen_address)]
 OptionalListenAddress: TypeAlias = Annotated[str, AfterValidator(_optional_listen_address)]

@@ -9,6 +9,7 @@ from gateway.config.section import (
     CorsOrigin,
     FilePath,
     HttpUrl,
+    KeyStoreUrl,
     ListenAddress,
     OptionalListenAddress,
     Seconds,
@@ -90,6 +91,15 @@ class StateConfig(Section):
     restart."""
     fail_open: bool = True
     """Whether requests are let in unchecked while that server cannot be reached; else they get 503."""
+
+
+class KeysConfig(Section):
+    """Where keys are kept that administrators make while the gateway runs."""
+
+    url: KeyStoreUrl = "sqlite://"
+    """`sqlite://` for the file `keys.db` in `$STATE_DIRECTORY`, `$XDG_STATE_HOME/twinspan` or `~/.local/state/twinspan`;
+    `sqlite:///PATH` for another file; `postgresql://...` for a database that gateways on several machines share. A change needs a
+    restart."""
 
 
 class FilesConfig(Section):

@@ -16,6 +16,7 @@ from twinspan.v1 import (
     embeddings_pb2,
     files_pb2,
     images_pb2,
+    keys_pb2,
     models_pb2,
     moderations_pb2,
     proxy_pb2,
@@ -30,6 +31,7 @@ from twinspan.v1.completions_pb2_grpc import add_CompletionsServiceServicer_to_s
 from twinspan.v1.embeddings_pb2_grpc import add_EmbeddingsServiceServicer_to_server
 from twinspan.v1.files_pb2_grpc import add_FilesServiceServicer_to_server
 from twinspan.v1.images_pb2_grpc import add_ImagesServiceServicer_to_server
+from twinspan.v1.keys_pb2_grpc import add_KeysServiceServicer_to_server
 from twinspan.v1.models_pb2_grpc import add_ModelsServiceServicer_to_server
 from twinspan.v1.moderations_pb2_grpc import add_ModerationsServiceServicer_to_server
 from twinspan.v1.proxy_pb2_grpc import add_ProxyServiceServicer_to_server
@@ -46,6 +48,7 @@ from gateway.services.completions import CompletionsService
 from gateway.services.embeddings import EmbeddingsService
 from gateway.services.files import FilesService
 from gateway.services.images import ImagesService
+from gateway.services.keys import KeysService
 from gateway.services.models import ModelsService
 from gateway.services.moderations import ModerationsService
 from gateway.services.proxy import ProxyService
@@ -61,6 +64,7 @@ _FILES: Final = (
     embeddings_pb2,
     files_pb2,
     images_pb2,
+    keys_pb2,
     models_pb2,
     moderations_pb2,
     proxy_pb2,
@@ -77,6 +81,7 @@ _ADDERS: Final[Mapping[type, Callable[..., None]]] = {
     EmbeddingsService: add_EmbeddingsServiceServicer_to_server,
     FilesService: add_FilesServiceServicer_to_server,
     ImagesService: add_ImagesServiceServicer_to_server,
+    KeysService: add_KeysServiceServicer_to_server,
     ModelsService: add_ModelsServiceServicer_to_server,
     ModerationsService: add_ModerationsServiceServicer_to_server,
     ProxyService: add_ProxyServiceServicer_to_server,

@@ -123,6 +123,7 @@ class GatewayCollector(Collector):
             ("retries", "Attempts that followed a failed one.", recorder.retries),
             ("store_failures", "Times that the state store could not be reached.", recorder.store_failures),
             ("hedges", "Second targets that were asked since the first took long.", recorder.hedges),
+            ("key_store_failures", "Times that the key store could not be read or changed.", recorder.key_store_failures),
             ("panics", "Exceptions that nobody foresaw.", recorder.panics),
             ("stream_stalled", "Streams in which the provider fell silent for too long.", recorder.streams_stalled),
             ("empty_stream", "Streams that the provider ended without saying anything.", recorder.streams_empty),

@@ -214,6 +214,7 @@ class Recorder:
         self.account_selections = LabelCounts()
         self.billing: Callable[[], Sequence[ProviderBilling]] = tuple
         self.store_failures = 0
+        self.key_store_failures = 0
         self.loop_lag = Histogram(LAG_SECONDS)
         self.recent_lags: deque[float] = deque(maxlen=LAG_LIMIT)
         self.auth_successes = 0
@@ -362,6 +363,10 @@ class Recorder:
     def store_failed(self) -> None:
         """Tells that the state store could not be reached, or failed."""
         self.store_failures += 1
+
+    def key_store_failed(self) -> None:
+        """Tells that the key store could not be read or changed."""
+        self.key_store_failures += 1
 
     def authenticated(self) -> None:
         """Tells that a credential was known."""

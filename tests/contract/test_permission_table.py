@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from twinspan.v1 import admin_pb2, batches_pb2, chat_pb2, files_pb2, models_pb2, proxy_pb2
+from twinspan.v1 import admin_pb2, batches_pb2, chat_pb2, files_pb2, keys_pb2, models_pb2, proxy_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.access.keys import ApiKey, KeyRing, Principal, generate_token
@@ -25,13 +25,16 @@ DOWNLOAD = "/twinspan.v1.FilesService/Download"
 CREATE = "/twinspan.v1.BatchesService/Create"
 # Its route is in what it is asked: a key with endpoints of its own is let in, and `Policy.check_route` decides on each request.
 FORWARD = "/twinspan.v1.ProxyService/Forward"
-ALL = {COMPLETE, STREAM, LIST, GET, UPLOAD, DOWNLOAD, CREATE, FORWARD, STATS, HEALTH, REFLECTION, CHANNELZ, UNKNOWN}
+CREATE_KEY, ROTATE_KEY, LIST_KEYS, DELETE_TEAM, LIST_EVENTS = GOVERN = tuple(
+    f"/twinspan.v1.KeysService/{name}" for name in ("CreateKey", "RotateKey", "ListKeys", "DeleteTeam", "ListAuditEvents")
+)
+ALL = {*GOVERN, COMPLETE, STREAM, LIST, GET, UPLOAD, DOWNLOAD, CREATE, FORWARD, STATS, HEALTH, REFLECTION, CHANNELZ, UNKNOWN}
 PUBLIC = {STATS, HEALTH, REFLECTION}
 
 
 @pytest.fixture
 def policy() -> Policy:
-    files = (chat_pb2, models_pb2, files_pb2, batches_pb2, proxy_pb2, admin_pb2)
+    files = (chat_pb2, models_pb2, files_pb2, batches_pb2, proxy_pb2, admin_pb2, keys_pb2)
     return Policy(service for file in files for service in file.DESCRIPTOR.services_by_name.values())
 
 
@@ -81,6 +84,14 @@ def reach(policy: Policy, principal: Principal | None, agent: str | None = None)
         (key("user", endpoints=("POST /v1/batches",)), {*PUBLIC, CREATE, FORWARD}),
         (key("user", endpoints=("POST /v1/files", "GET /v1/files/*/content")), {*PUBLIC, UPLOAD, DOWNLOAD, FORWARD}),
         (key("user", endpoints=("GET /elsewhere",)), {*PUBLIC, FORWARD}),
+        (
+            key("read-only", endpoints=("GET /v1/admin/*", "POST /v1/admin/keys/*/rotate")),
+            {*PUBLIC, LIST_KEYS, LIST_EVENTS, ROTATE_KEY, FORWARD},
+        ),
+        (
+            key("user", endpoints=("POST /v1/admin/keys", "DELETE /v1/admin/teams/*")),
+            {*PUBLIC, CREATE_KEY, DELETE_TEAM, FORWARD},
+        ),
     ],
     ids=[
         "nobody",
@@ -99,6 +110,8 @@ def reach(policy: Policy, principal: Principal | None, agent: str | None = None)
         "a user allowed to make batches",
         "a user allowed to keep files",
         "a user allowed what is not there",
+        "a reader allowed to see keys and to rotate one",
+        "a user allowed to make keys and to delete teams",
     ],
 )
 def test_a_key_reaches_what_its_roles_or_endpoints_say(policy: Policy, principal: Principal | None, expected: set[str]) -> None:

@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 
+from gateway.access.keys import Allowance, Team
 from gateway.compilation import compile_catalogue, compile_keys, needs_local_model
 from gateway.config.problems import ConfigError
 from gateway.config.schema import Config
 from gateway.config.snapshot import Snapshot
+from gateway.keystore.records import Contents
+from gateway.keystore.ring import make_ring
 from gateway.local.engine import LocalEndpoint
 from gateway.providers.provider import Provider
 from gateway.routing.catalogue import Catalogue
@@ -149,11 +152,14 @@ def test_an_engine_in_place_of_the_embedded_model_offers_any_model() -> None:
 
 
 def test_keys_are_found_by_their_tokens() -> None:
-    key = {"name": "ann", "token": "ts-the-key-of-ann-1", "roles": ["read-only"], "allowed_agents": ["smart"], "rpm": 5}
-    ring = compile_keys(Config.model_validate({"api_keys": [key]}), "ts-the-administrator")
+    key = {"name": "ann", "token": "ts-the-key-of-ann-1", "roles": ["read-only"], "team": "a", "rpm": 5, "budget_period": "day"}
+    teams = {"a": {"tpm": 7, "budget_usd": 2.5, "budget_period": "month"}}
+    configured = compile_keys(Config.model_validate({"api_keys": [key], "teams": teams}), "ts-the-administrator")
+    ring = make_ring(configured, Contents())
     found = ring.identify("ts-the-key-of-ann-1")
     assert found is not None
-    assert (found.name, found.roles, found.allowance.rpm) == ("ann", frozenset({"read-only"}), 5)
+    assert (found.name, found.roles, found.allowance) == ("ann", frozenset({"read-only"}), Allowance(5, budget_period="day"))
+    assert found.team == Team("a", Allowance(tpm=7, budget_usd=2.5, budget_period="month"))
     administrator = ring.identify("ts-the-administrator")
     assert administrator is not None
     assert administrator.roles == {"admin"}

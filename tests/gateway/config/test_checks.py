@@ -31,6 +31,18 @@ KEYLESS = "has no credential: give api_key, put it into provider_keys of a secre
             "api_keys: [{name: client_token, token: 0123456789abcdef}]",
             ["api_keys[0].name: 'client_token' is the name under which the administrator's credential owns files."],
         ),
+        (
+            "teams: {research: {}}\napi_keys: [{name: a, token: 0123456789abcdef, team: reserch}]",
+            ["api_keys[0].team: there is no team 'reserch'. Did you mean 'research'?"],
+        ),
+        (
+            "teams: {research: {rpm: many}}\napi_keys: [{name: a, token: 0123456789abcdef, team: research}]",
+            ["teams.research.rpm: must be a valid integer, unable to parse string as an integer."],
+        ),
+        (
+            "keys: {url: 'mysql://db.example/keys'}",
+            ["keys.url: string should match pattern '^(sqlite://(/.*)?|postgres(ql)?://.+)$'."],
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_named(written: Written, document: str, problems: list[str]) -> None:
@@ -48,6 +60,9 @@ def test_parts_that_do_not_fit_are_named(written: Written, document: str, proble
         "providers: {openai: {auth_style: none}}",
         "providers: {azure: {url: 'https://me.example/openai/deployments/d/chat/completions?api-version=1', api_key: a}}",
         "providers: {mine: {base_url: 'https://mine.example'}}\nprovider_keys: {mine: a}",
+        "teams: {t: {rpm: 5}}\napi_keys: [{name: a, token: 0123456789abcdef, team: t, budget_period: week}]",
+        "keys: {url: 'sqlite:///srv/keys.db'}",
+        "keys: {url: 'postgresql://twinspan@db.example/keys?sslmode=verify-full'}",
         "api_keys: [{name: a, token: 0123456789abcdef}, {name: b, token: 0123456789abcdeg}]",
     ],
 )

@@ -75,4 +75,5 @@ def busy() -> Recorder:
     recorder.account_selected("openai", "team-a", "ok")
     recorder.billing = lambda: (BillingState("openai", "credit", 1.5, 10.0, None, None, exhausted=False, remaining_seconds=0.0),)
     recorder.store_failed()
+    recorder.key_store_failed()
     return recorder

@@ -108,6 +108,7 @@ def test_every_count_is_rendered() -> None:
         "twinspan_billing_exhausted": {(("provider", "openai"),): 0},
         "twinspan_account_selection_total": {(("account", "team-a"), ("provider", "openai"), ("result", "ok")): 1},
         "twinspan_store_failures_total": {(): 1},
+        "twinspan_key_store_failures_total": {(): 1},
         "twinspan_model_discovery_total": {(("provider", "openai"), ("result", "ok")): 1},
         "twinspan_auth_denials_total": {(("reason", "role"),): 1},
         "twinspan_auth_success_total": {(): 1},
