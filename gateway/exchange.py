@@ -161,9 +161,7 @@ class Exchange:
         caller.require(route.name)
         if provider:
             route = route.only(provider)
-        admission = await self._limiter.admit(
-            caller.principal, operation.tokens, route.targets[0].provider.timeouts.total, caller.answer
-        )
+        admission = await self._limiter.admit(caller.principal, operation.tokens, route.seconds, caller.answer)
         span = operation.span(self._tracing, caller.span)
         bill = Bill()
         try:
@@ -180,9 +178,9 @@ class Exchange:
     ) -> "Answer[_A]":
         """Makes attempts until one begins to answer."""
         clock = self._clock
-        limit = route.targets[0].provider.timeouts.total
         asked = caller.remaining_seconds()
         began = clock()
+        limit = route.seconds
         deadline = began + (limit if asked is None else min(limit, asked))
         failed: list[Failed] = []
         for target, pause in self._tries(route, failed, clock()):
@@ -205,14 +203,20 @@ class Exchange:
                     retry_reason=failed[-1].error.kind_name if failed else "",
                 ),
             )
+            left, own = deadline - clock(), target.provider.timeouts.total
             try:
-                await attempt.open(self._sender, deadline - clock())
+                await attempt.open(self._sender, min(left, own))
             except GatewayError as error:
                 self._charge(attempt, error, bill, caller)
                 failed.append(Failed(target, error))
-                if _is_out_of_time(error, deadline - clock()):
+                is_over = _is_out_of_time(error, deadline - clock())
+                cut_short = is_over and left < own - _TIMER_SLACK_SECONDS
+                if not cut_short:
+                    self._note_failure(route, target, error, clock())
+                if cut_short or (is_over and len(route.targets) > 1):
                     raise out_of_time(failed, deadline - began) from error
-                self._note_failure(route, target, error, clock())
+                if is_over:
+                    raise
                 if operation.creates and attempt.may_have_acted(error):
                     raise
             except BaseException as error:
@@ -366,7 +370,7 @@ def _is_out_of_time(error: GatewayError, remaining_seconds: float) -> bool:
 
 
 def out_of_time(failed: list[Failed], seconds: float) -> GatewayError:
-    """Returns the error of a request whose time ended with an attempt under way. No target is to blame for it."""
+    """Returns the error of a request whose time ended with an attempt under way, so that nobody else can be asked."""
     last = failed[-1]
     return GatewayError(
         ErrorKind.ERROR_KIND_DEADLINE_EXCEEDED,

@@ -25,7 +25,8 @@ class Provider:
         listing_style: In whose form it lists its models, such as `openai`.
         own_headers: What a request carries that is forwarded as it is: the credential, and what is configured.
         models: The models it offers; None if it is taken to offer any.
-        timeouts: How long each phase of a request may last. `total` bounds all attempts of a request together.
+        timeouts: How long each phase of an attempt may last, and the whole of it.
+        request_seconds: How long a request may last, all attempts together; at least as long as one attempt.
         retryable_status_codes: Statuses after which another attempt may help.
         stream_options: Whether it knows `stream_options`, with which a stream is asked for its usage.
         empty_stream_as_error: Whether a stream without any output counts as a failure.
@@ -60,6 +61,7 @@ class Provider:
     facts: KnownModels = field(default=NOTHING_KNOWN, compare=False, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     own_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    request_seconds: float = 300.0
 
     @property
     def listed(self) -> tuple[str, ...]:

@@ -1,0 +1,229 @@
+"""One gateway over all faulty providers, with an agent and a key for each cell of the matrix, so that no cell sees another's past.
+
+What the cells assert of the gateway's state stands here, each in one place: whether a target is passed over, what a key has left,
+and that nothing is left over.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from twinspan.v1 import admin_pb2
+from twinspan.v1.admin_pb2_grpc import AdminServiceStub
+
+from tests.faults import table
+from tests.faults.proxy import FaultProxy
+from tests.faults.surfaces import SURFACES, Seen, Surface
+from tests.faults.table import Fault, View
+from tests.flows.running import TOKEN, Running, configuration, running
+from tests.flows.upstream import Upstream, says
+from tests.waiting import until
+
+STRATEGIES = ("fallback", "round-robin")
+HASTY = {"first_token_timeout_seconds": 0.2, "stream_idle_timeout_seconds": 0.2}
+HASTY_SECONDS = 0.5
+HEALTHY, DOWN = "healthy", "down"
+TPM, CLAIMED, USED = 1000, 500, 300
+USAGE = {"prompt_tokens": 200, "completion_tokens": 100, "total_tokens": USED}
+LONG_SECONDS = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """How an agent uses a faulty target.
+
+    Attributes:
+        name: Which it is.
+        strategy: The agent's strategy.
+        second: The provider that is asked after the faulty one.
+        max_retries: How often one target is tried again.
+        failure_threshold: After how many failures a target is passed over.
+    """
+
+    name: str
+    strategy: str
+    second: str = HEALTHY
+    max_retries: int = 0
+    failure_threshold: int = 1
+
+
+BY_STRATEGY = tuple(Arrangement(strategy, strategy) for strategy in STRATEGIES)
+RETRYING = Arrangement("retrying", "fallback", max_retries=1, failure_threshold=9)
+HOPELESS = Arrangement("hopeless", "fallback", second=DOWN)
+STORMY = Arrangement("stormy", "fallback", failure_threshold=5)
+ARRANGEMENTS = (*BY_STRATEGY, RETRYING, HOPELESS, STORMY)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One fault over one surface."""
+
+    fault: Fault
+    surface: Surface
+
+    @property
+    def view(self) -> View:
+        found = self.fault.streamed if self.surface.streams else self.fault.whole
+        assert found is not None
+        return found
+
+    @property
+    def provider(self) -> str:
+        return provider_of(self.fault)
+
+    @property
+    def model(self) -> str:
+        return f"model-of-{self.provider}"
+
+    def agent(self, arrangement: Arrangement) -> str:
+        return f"{arrangement.name}-{self.provider}-{SURFACES.index(self.surface)}"
+
+    def token(self, arrangement: Arrangement | None) -> str:
+        return f"ts-key-of-{self.agent(arrangement) if arrangement else f'{self.model}-{SURFACES.index(self.surface)}'}"
+
+
+def cells(faults: Sequence[Fault] = table.ALL) -> list[Any]:
+    """Returns a parameter for each cell that has an expectation."""
+    every = [Cell(fault, surface) for fault in faults for surface in SURFACES if surface.streams or fault.whole is not None]
+    return [pytest.param(cell, id=f"{cell.fault.name} - {cell.surface.name}") for cell in every]
+
+
+def provider_of(fault: Fault) -> str:
+    """Returns the name of the provider that has this fault."""
+    return f"faulty-{table.ALL.index(fault)}"
+
+
+class Bench:
+    """The gateway that runs, the faulty providers, and what can be said of both."""
+
+    def __init__(self, twinspan: Running, proxies: Mapping[str, FaultProxy]) -> None:
+        self.twinspan = twinspan
+        self.proxies = proxies
+        self._tasks = 0
+        self._fresh_left = 0
+
+    async def settle(self) -> None:
+        """Asks over every surface once, so that what stays open from then on is known."""
+        for surface in SURFACES:
+            seen = await surface.ask(self.twinspan, chat(f"model-of-{HEALTHY}"), TOKEN, lambda: None)
+            assert seen.errors == [], seen
+        self._fresh_left = await self._left("ts-key-of-nobody-at-all")
+        await until(lambda: self._others() == (0, 0, 0))
+        self._tasks = self._task_count()
+
+    async def ask(self, cell: Cell, model: str, token: str = TOKEN) -> Seen:
+        """Asks over the cell's surface; its faulty provider is told when the client sees something."""
+        return await cell.surface.ask(self.twinspan, chat(model), token, self.proxies[cell.provider].seen)
+
+    async def passes_over(self, cell: Cell, agent: str) -> bool:
+        """Asks an agent twice more, which begins with the faulty target at least once, and tells whether that was passed over."""
+        seen = [await self.ask(cell, agent) for _ in range(2)]
+        passed = [(answer.provider, answer.attempts) for answer in seen] == [(HEALTHY, "1")] * 2
+        stats = await self.stats()
+        (cooling,) = [entry for entry in stats.cooldowns if (entry.agent, entry.provider) == (agent, cell.provider)] or [None]
+        assert passed == (cooling is not None and cooling.remaining_seconds > 0)
+        if cooling is not None:
+            assert cooling.last_error == cell.view.kind
+        return passed
+
+    async def stats(self) -> admin_pb2.GetStatsResponse:
+        """Returns what AdminService says."""
+        admin = AdminServiceStub(self.twinspan.inprocess)
+        stats: admin_pb2.GetStatsResponse = await admin.GetStats(admin_pb2.GetStatsRequest(), metadata=self.twinspan.metadata)
+        return stats
+
+    async def assert_settled(self, token: str, *, answered: bool, begun: bool) -> None:
+        """Makes sure that a key's only place is free again, and that its tokens are settled.
+
+        A request that failed costs nothing, one that was answered what the provider says, and one that broke off what was claimed
+        for it, since nobody knows better. The bucket is refilled meanwhile, by less than 17 tokens a second.
+        """
+        taken = self._fresh_left - await self._left(token)
+        if answered:
+            assert 0 < taken <= USED
+        elif begun:
+            assert USED < taken <= CLAIMED + 100
+        else:
+            assert taken == 0
+
+    async def nothing_is_left(self) -> None:
+        """Waits until no answer, no connection to a provider, no call and no task of a request is left."""
+        try:
+            await until(lambda: self._others() == (0, 0, 0) and self._task_count() <= self._tasks)
+        except TimeoutError:
+            tasks = [repr(task.get_coro()) for task in asyncio.all_tasks()]
+            pytest.fail(f"answers, connections, calls: {self._others()}; tasks: {self._task_count()}, not {self._tasks}: {tasks}")
+
+    async def _left(self, token: str) -> int:
+        headers = {"Authorization": f"Bearer {token}"}
+        response = await self.twinspan.chat({**chat(f"model-of-{HEALTHY}"), "stream": False, "max_completion_tokens": 1}, **headers)
+        assert response.status_code == 200, response.text
+        return int(response.headers["X-RateLimit-Remaining-Tokens"])
+
+    def _others(self) -> tuple[int, int, int]:
+        core = self.twinspan.gateway.core
+        calls = sum(counts.inflight for counts in core._recorder.methods.values())
+        return core._sender.open_responses, sum(proxy.busy for proxy in self.proxies.values()), calls
+
+    def _task_count(self) -> int:
+        return len(asyncio.all_tasks()) - sum(len(proxy.tasks) for proxy in self.proxies.values())
+
+
+def chat(model: str) -> dict[str, Any]:
+    """Returns what all cells ask."""
+    return {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_completion_tokens": CLAIMED}
+
+
+@asynccontextmanager
+async def bench(governance: Mapping[str, Any], faults: Sequence[Fault]) -> AsyncIterator[Bench]:
+    """Runs a gateway over these faults."""
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(Upstream())
+        upstream.plays(says("Hello ", "there.", usage=USAGE))
+        url = f"{upstream.base_url}/chat/completions"
+        plays = {HEALTHY: table.BY_NAME["does nothing wrong"].play, DOWN: table.BY_NAME["answers 503 with a page"].play}
+        plays |= {provider_of(fault): fault.play for fault in faults}
+        proxies = {name: await stack.enter_async_context(FaultProxy(url, play)) for name, play in plays.items()}
+        twinspan = await stack.enter_async_context(running(_sections(governance, proxies, faults)))
+        started = Bench(twinspan, proxies)
+        await started.settle()
+        yield started
+        assert twinspan.complaints() == []
+
+
+def _sections(governance: Mapping[str, Any], proxies: Mapping[str, FaultProxy], faults: Sequence[Fault]) -> dict[str, Any]:
+    every = [Cell(fault, surface) for fault in faults for surface in SURFACES]
+    agents = {
+        cell.agent(arrangement): {
+            "strategy": arrangement.strategy,
+            "models": [cell.model, f"model-of-{arrangement.second}"],
+            "max_retries": arrangement.max_retries,
+            "failure_threshold": arrangement.failure_threshold,
+            "cooldown_seconds": LONG_SECONDS,
+        }
+        for cell in every
+        for arrangement in ARRANGEMENTS
+    }
+    hasty = {provider_of(fault) for fault in faults if fault.whole is table.LATE}
+    tokens = [cell.token(arrangement) for cell in every for arrangement in (None, *ARRANGEMENTS)]
+    return configuration(
+        "",
+        governance=dict(governance),
+        providers={
+            name: {
+                "base_url": proxy.base_url,
+                "api_key": "secret-of-the-provider",
+                "models": [f"model-of-{name}"],
+                **({"timeout_seconds": HASTY_SECONDS} if name in hasty else {}),
+            }
+            for name, proxy in proxies.items()
+        },
+        agents=agents,
+        api_keys=[
+            {"name": token, "token": token, "roles": ["user"], "tpm": TPM, "max_parallel": 1}
+            for token in (*tokens, "ts-key-of-nobody-at-all")
+        ],
+    )
