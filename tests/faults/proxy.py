@@ -6,6 +6,7 @@ that must come after something waits until the test says that the client has see
 """
 
 import asyncio
+import json
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -50,20 +51,22 @@ class Passage:
     Attributes:
         number: Which of the proxy's requests it is, from 1; 0 before there is one.
         idle: Whether the connection waits for a request.
+        asker: Who asks, as the request says it by its `user`.
         seen: Set once the client has seen the beginning of the answer.
     """
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, upstream_url: str, count: Callable[[], int]
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, upstream: httpx.AsyncClient, count: Callable[[], int]
     ) -> None:
         self.number = 0
         self.idle = False
+        self.asker = ""
         self.seen = asyncio.Event()
         self._came = False
         self._count = count
         self._reader = reader
         self._writer = writer
-        self._upstream_url = upstream_url
+        self._upstream = upstream
 
     async def arrive(self) -> None:
         """Waits for a request, of which its head is read and its body is not."""
@@ -84,13 +87,14 @@ class Passage:
         """Waits for a request, and returns its body."""
         await self.arrive()
         length = int(self._head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        return await self._reader.readexactly(length)
+        body = await self._reader.readexactly(length)
+        self.asker = json.loads(body).get("user", "")
+        return body
 
     async def answer(self) -> Answer:
         """Waits for a request, and returns the provider's answer to it."""
         body = await self.request()
-        async with httpx.AsyncClient(timeout=5) as client:
-            response = await client.post(self._upstream_url, content=body, headers={"Content-Type": "application/json"})
+        response = await self._upstream.post("/chat/completions", content=body, headers={"Content-Type": "application/json"})
         return Answer(response.headers["Content-Type"], response.content)
 
     async def send(self, data: bytes) -> None:
@@ -121,7 +125,7 @@ Play: TypeAlias = Callable[[Passage], Awaitable[None]]
 
 
 class FaultProxy:
-    """A proxy on a free port of 127.0.0.1.
+    """A proxy on a free port of 127.0.0.1, before what a client of the provider reaches.
 
     Without a play its port refuses connections: it is bound, so that nobody else gets it, and nobody listens there.
 
@@ -130,11 +134,11 @@ class FaultProxy:
         requests: How many requests came.
     """
 
-    def __init__(self, upstream_url: str, play: Play | None) -> None:
+    def __init__(self, upstream: httpx.AsyncClient, play: Play | None) -> None:
         self.port = 0
         self.requests = 0
         self._play = play
-        self._upstream_url = upstream_url
+        self._upstream = upstream
         self._socket = socket.socket()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -154,10 +158,11 @@ class FaultProxy:
         """How many connections are open and do not just wait for the next request."""
         return sum(1 for passage in self._passages if not passage.idle)
 
-    def seen(self) -> None:
-        """Says that the client has seen the beginning of the answers under way."""
+    def seen(self, asker: str) -> None:
+        """Says that a client has seen the beginning of its answer."""
         for passage in self._passages:
-            passage.seen.set()
+            if passage.asker == asker:
+                passage.seen.set()
 
     async def __aenter__(self) -> Self:
         self._socket.bind(("127.0.0.1", 0))
@@ -183,7 +188,7 @@ class FaultProxy:
         assert self._play is not None
         try:
             while not writer.transport.is_closing():
-                passage = Passage(reader, writer, self._upstream_url, self._next_number)
+                passage = Passage(reader, writer, self._upstream, self._next_number)
                 self._passages.add(passage)
                 try:
                     await self._play(passage)

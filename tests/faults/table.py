@@ -5,7 +5,7 @@ This is the one place that says it. `tests.faults.test_matrix` runs every row ov
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.faults import plays
 from tests.faults.proxy import Play
@@ -17,7 +17,7 @@ class View:
 
     Attributes:
         kind: The error's kind; None if the answer is right nonetheless.
-        status: The HTTP status with which the client of a single model gets the error, if nothing of the answer has left before.
+        status: The HTTP status of the error for the client of a single model, if nothing of the answer has left before.
         begun: Whether a part of the answer has reached the client before, so that the error follows it and nobody else is asked.
         retried: Whether the same target is asked again, where `max_retries` allows it.
         blamed: Whether it counts as a failure of the target.
@@ -60,8 +60,8 @@ TOO_LONG = View("context_exceeded", 400)
 NOT_THERE = View("not_found", 404)
 
 
-def _in_band(kind: str) -> View:
-    return View(kind, begun=True, blamed=True)
+def _in_band(whole: View) -> View:
+    return replace(whole, begun=True)
 
 
 ALL = (
@@ -72,41 +72,41 @@ ALL = (
     Fault("resets it after the request", plays.resets_after_the_request, UNREACHABLE, UNREACHABLE),
     Fault("resets it after its headers", plays.resets_after_its_headers, UNREACHABLE, UNREACHABLE),
     Fault("resets it in the body, before the first event", plays.resets_before_the_first_event, UNREACHABLE, UNREACHABLE),
-    Fault("resets it after the first event", plays.resets_after_the_first_event, _in_band("network_error"), UNREACHABLE),
+    Fault("resets it after the first event", plays.resets_after_the_first_event, _in_band(UNREACHABLE), UNREACHABLE),
     Fault("accepts and says nothing", plays.hangs_at_once, LATE, LATE),
     Fault("says nothing after its headers", plays.hangs_after_its_headers, LATE, LATE),
     Fault("says nothing in the body, before the first event", plays.hangs_before_the_first_event, LATE, LATE),
-    Fault("says nothing after the first event", plays.hangs_after_the_first_event, _in_band("provider_timeout"), LATE),
+    Fault("says nothing after the first event", plays.hangs_after_the_first_event, _in_band(LATE), LATE),
     Fault("sends one byte at a time", plays.sends_byte_by_byte, FINE, FINE),
     Fault("speaks no HTTP", plays.speaks_no_http, UNREACHABLE, UNREACHABLE),
     Fault("sends an event that is no JSON first", plays.sends_garbage_before_the_first_event, WRONG, WRONG),
-    Fault("sends an event that is no JSON later", plays.sends_garbage_after_the_first_event, _in_band("provider_error"), None),
-    Fault("sends an error as an event later", plays.sends_an_error_after_the_first_event, _in_band("provider_error"), None),
+    Fault("sends an event that is no JSON later", plays.sends_garbage_after_the_first_event, _in_band(WRONG), None),
+    Fault("sends an error as an event later", plays.sends_an_error_after_the_first_event, _in_band(WRONG), None),
     Fault("answers 200 with a page", plays.answers_200_with_a_page, WRONG, WRONG),
     Fault("packs its answer in gzip, unasked", plays.is_packed_well, FINE, FINE),
     Fault("cuts its gzip off", plays.cuts_its_gzip_off, WRONG, WRONG),
-    Fault("cuts its gzip off later", plays.cuts_its_gzip_off_after_the_first_event, _in_band("provider_error"), None),
+    Fault("cuts its gzip off later", plays.cuts_its_gzip_off_after_the_first_event, _in_band(WRONG), None),
     Fault("sends less than its Content-Length", plays.sends_less_than_its_length, UNREACHABLE, UNREACHABLE),
     Fault(
         "sends less than its Content-Length, but some events",
         plays.sends_less_than_its_length_after_the_first_event,
-        _in_band("network_error"),
+        _in_band(UNREACHABLE),
         None,
     ),
     Fault("sends more than its Content-Length", plays.sends_more_than_its_length, UNREACHABLE, UNREACHABLE),
     Fault(
         "sends more than its Content-Length, but some events in it",
         plays.sends_more_than_its_length_after_the_first_event,
-        _in_band("provider_error"),
+        _in_band(WRONG),
         None,
     ),
     Fault("half-closes before it answers", plays.half_closes_before_it_answers, UNREACHABLE, UNREACHABLE),
     Fault("half-closes after its headers", plays.half_closes_after_its_headers, UNREACHABLE, UNREACHABLE),
-    Fault("half-closes after the first event", plays.half_closes_after_the_first_event, _in_band("network_error"), UNREACHABLE),
+    Fault("half-closes after the first event", plays.half_closes_after_the_first_event, _in_band(UNREACHABLE), UNREACHABLE),
     Fault(
         "ends an answer without a length early",
         plays.ends_an_unframed_answer_early,
-        _in_band("network_error"),
+        _in_band(UNREACHABLE),
         None,
     ),
     Fault("answers 200 with nothing", plays.says_nothing_and_is_done, WRONG, WRONG),
