@@ -18,9 +18,9 @@ from twinspan.v1.admin_pb2_grpc import AdminServiceStub
 
 from tests.faults import table
 from tests.faults.proxy import FaultProxy
-from tests.faults.surfaces import SURFACES, Seen, Surface
+from tests.faults.surfaces import SURFACES, Clients, Seen, Surface
 from tests.faults.table import Fault, View
-from tests.flows.running import TOKEN, Running, configuration, running
+from tests.flows.running import TOKEN, configuration, running
 from tests.flows.upstream import Upstream, says
 from tests.waiting import until
 
@@ -32,6 +32,7 @@ HEALTHY, DOWN = "healthy", "down"
 TPM, CLAIMED, USED = 1000, 500, 300
 USAGE = {"prompt_tokens": 200, "completion_tokens": 100, "total_tokens": USED}
 LONG_SECONDS = 3600
+_OF_CONNECTIONS = frozenset({"FaultProxy._serve", "RequestHandler.start"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,37 +101,35 @@ def hangs(fault: Fault) -> bool:
 
 def provider_of(fault: Fault) -> str:
     """Returns the name of the provider that has this fault."""
-    return f"faulty-{table.ALL.index(fault)}"
+    return f"faulty-{list(table.BY_NAME).index(fault.name)}"
 
 
 class Bench:
     """The gateway that runs, the faulty providers, and what can be said of both."""
 
-    def __init__(self, twinspan: Running, proxies: Mapping[str, FaultProxy]) -> None:
-        self.twinspan = twinspan
+    def __init__(self, clients: Clients, proxies: Mapping[str, FaultProxy]) -> None:
+        self.twinspan = clients.twinspan
         self.proxies = proxies
+        self._clients = clients
         self._fresh_left = 0
-        self._tasks = 0
-        self._neighbours: Sequence[Bench] = ()
+        self._tasks: Counter[str] = Counter()
 
     async def settle(self) -> None:
         """Asks over every surface, many at a time, so that what stays open from then on is known."""
-        fine = [surface.ask(self.twinspan, chat(f"model-of-{HEALTHY}", ""), TOKEN, lambda: None) for surface in SURFACES * 2]
+        fine = [surface.ask(self._clients, chat(f"model-of-{HEALTHY}", ""), TOKEN, lambda: None) for surface in SURFACES * 2]
         for seen in await asyncio.gather(*fine):
             assert seen.errors == [], seen
-        await asyncio.gather(*(self.twinspan.rest.get("/healthz") for _ in range(2 * len(SURFACES))))
         self._fresh_left = await self._left("ts-key-of-nobody-at-all")
         await until(lambda: self._open() == (0, 0, 0))
 
-    def remember(self, neighbours: Sequence["Bench"]) -> None:
-        """Takes the tasks that there are now for those that there are without a request; benches that run beside it have some."""
-        self._neighbours = neighbours
-        self._tasks = self._task_count()
+    def remember(self) -> None:
+        """Takes the tasks that there are now for those that there are without a request."""
+        self._tasks = _kinds_of_tasks()
 
     async def ask(self, cell: Cell, model: str, token: str = TOKEN) -> Seen:
         """Asks over the cell's surface; its faulty provider is told when the client sees something."""
         asker = cell.surface.name
-        return await cell.surface.ask(self.twinspan, chat(model, asker), token, lambda: self.proxies[cell.provider].seen(asker))
+        return await cell.surface.ask(self._clients, chat(model, asker), token, lambda: self.proxies[cell.provider].seen(asker))
 
     async def healthy(self, cell: Cell) -> Seen:
         """Returns what the client sees if there is no fault."""
@@ -141,7 +140,7 @@ class Bench:
         seen = [await self.ask(cell, agent) for _ in range(2)]
         passed = [(answer.provider, answer.attempts) for answer in seen] == [(HEALTHY, "1")] * 2
         stats = await self.stats()
-        (cooling,) = [entry for entry in stats.cooldowns if (entry.agent, entry.provider) == (agent, cell.provider)] or [None]
+        cooling = next((entry for entry in stats.cooldowns if (entry.agent, entry.provider) == (agent, cell.provider)), None)
         assert passed == (cooling is not None and cooling.remaining_seconds > 0)
         if cooling is not None:
             assert cooling.last_error == cell.view.kind
@@ -170,14 +169,15 @@ class Bench:
     async def nothing_is_left(self) -> None:
         """Waits until no answer, no connection to a provider, no call and no task of a request is left."""
         try:
-            await until(lambda: self._open() == (0, 0, 0) and self._task_count() <= self._tasks)
+            await until(lambda: self._open() == (0, 0, 0) and _kinds_of_tasks() <= self._tasks)
         except TimeoutError:
-            kinds = Counter(getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks())
-            pytest.fail(f"answers, connections, calls: {self._open()}; tasks: {self._task_count()}, not {self._tasks}: {kinds}")
+            pytest.fail(f"answers, connections and calls: {self._open()}; tasks: {_kinds_of_tasks() - self._tasks}")
 
     async def _left(self, token: str) -> int:
         headers = {"Authorization": f"Bearer {token}"}
-        response = await self.twinspan.chat({**chat(f"model-of-{HEALTHY}", ""), "stream": False, "max_completion_tokens": 1}, **headers)
+        response = await self.twinspan.chat(
+            {**chat(f"model-of-{HEALTHY}", ""), "stream": False, "max_completion_tokens": 1}, **headers
+        )
         assert response.status_code == 200, response.text
         return int(response.headers["X-RateLimit-Remaining-Tokens"])
 
@@ -186,9 +186,11 @@ class Bench:
         calls = sum(counts.inflight for counts in core._recorder.methods.values())
         return core._sender.open_responses, sum(proxy.busy for proxy in self.proxies.values()), calls
 
-    def _task_count(self) -> int:
-        of_proxies = sum(len(proxy.tasks) for bench in self._neighbours for proxy in bench.proxies.values())
-        return len(asyncio.all_tasks()) - of_proxies
+
+def _kinds_of_tasks() -> "Counter[str]":
+    """Counts tasks by what they do. Those that wait at an idle connection are not among them, nor is a test's own."""
+    names = (getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks())
+    return Counter(name for name in names if name not in _OF_CONNECTIONS and not name.startswith("test_"))
 
 
 def chat(model: str, asker: str) -> dict[str, Any]:
@@ -200,11 +202,11 @@ def chat(model: str, asker: str) -> dict[str, Any]:
 @asynccontextmanager
 async def benches() -> AsyncIterator[Callable[[Fault], Bench]]:
     """Runs two gateways, a hasty one for the providers that hang and a patient one for the others, and gives a fault's bench."""
-    late = [fault for fault in table.ALL if hangs(fault)]
-    others = [fault for fault in table.ALL if not hangs(fault)]
+    late = [fault for fault in table.BY_NAME.values() if hangs(fault)]
+    others = [fault for fault in table.BY_NAME.values() if not hangs(fault)]
     async with _bench(HASTY, late) as hasty, _bench({}, others) as patient:
         for bench in (hasty, patient):
-            bench.remember((hasty, patient))
+            bench.remember()
         yield lambda fault: hasty if hangs(fault) else patient
 
 
@@ -218,7 +220,8 @@ async def _bench(governance: Mapping[str, Any], faults: Sequence[Fault]) -> Asyn
         plays |= {provider_of(fault): fault.play for fault in faults}
         proxies = {name: await stack.enter_async_context(FaultProxy(provider, play)) for name, play in plays.items()}
         twinspan = await stack.enter_async_context(running(_sections(governance, proxies, faults)))
-        started = Bench(twinspan, proxies)
+        sdk = await stack.enter_async_context(twinspan.openai())
+        started = Bench(Clients(twinspan, sdk), proxies)
         await started.settle()
         yield started
         assert twinspan.complaints() == []

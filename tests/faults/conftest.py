@@ -1,11 +1,22 @@
-"""Faults are met on the loop on which a gateway serves."""
+"""Faults are met on the loop on which a gateway serves, and by one gateway, or two, for all of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
+import pytest_asyncio
 import uvloop
+
+from tests.faults.bench import Bench, benches
+from tests.faults.table import Fault
 
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], Any]]:
     """Returns what makes the tests' event loop."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def bench_of() -> AsyncIterator[Callable[[Fault], Bench]]:
+    """Gives the bench on which a fault is."""
+    async with benches() as started:
+        yield started

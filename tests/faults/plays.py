@@ -131,7 +131,9 @@ async def is_packed_well(passage: Passage) -> None:
 
 async def sends_less_than_its_length(passage: Passage) -> None:
     answer = await passage.answer()
-    await passage.send(_head("200 OK", answer.content_type, {"Content-Length": str(len(answer.body) + 100)}) + answer.pieces[0][:10])
+    await passage.send(
+        _head("200 OK", answer.content_type, {"Content-Length": str(len(answer.body) + 100)}) + answer.pieces[0][:10]
+    )
     await passage.finish()
 
 
@@ -233,7 +235,11 @@ async def _begin_badly(passage: Passage) -> None:
 
 
 def _head(status: str, content_type: str, headers: Mapping[str, str] | None = None) -> bytes:
-    lines = [f"HTTP/1.1 {status}", f"Content-Type: {content_type}", *(f"{name}: {value}" for name, value in (headers or {}).items())]
+    lines = [
+        f"HTTP/1.1 {status}",
+        f"Content-Type: {content_type}",
+        *(f"{name}: {value}" for name, value in (headers or {}).items()),
+    ]
     return "\r\n".join([*lines, "", ""]).encode()
 
 

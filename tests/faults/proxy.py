@@ -1,8 +1,8 @@
 """A proxy that stands between the gateway and a provider, and does to each answer what a test has chosen.
 
-Below is `tests.flows.upstream`, whose true answer is fetched whole before any of it is passed on, so that a fault can be put at an
-exact place in it. What is done is a play of `tests.faults.plays`. Nothing here is random, and nothing waits for time to pass: a play
-that must come after something waits until the test says that the client has seen it.
+Below is `tests.flows.upstream`, whose true answer is fetched whole before any of it is passed on, so that a fault can be put at
+an exact place in it. What is done is a play of `tests.faults.plays`. Nothing here is random, and nothing waits for time to pass: a
+play that must come after something waits until the test says that the client has seen it.
 """
 
 import asyncio

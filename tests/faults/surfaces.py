@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+import openai
+from openai import AsyncOpenAI
 from twinspan.v1 import chat_pb2
 from twinspan.v1.chat_pb2_grpc import ChatServiceStub
 
@@ -49,7 +51,15 @@ class Seen:
         return self.facts.get("x-twinspan-provider", "")
 
 
-Ask = Callable[[Running, Mapping[str, Any], str, Callable[[], None]], Awaitable[Seen]]
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """What asks."""
+
+    twinspan: Running
+    sdk: AsyncOpenAI
+
+
+Ask = Callable[[Clients, Mapping[str, Any], str, Callable[[], None]], Awaitable[Seen]]
 """Asks with a body and a token; the last argument is called whenever a piece of the answer has come."""
 
 
@@ -62,10 +72,10 @@ class Surface:
     ask: Ask
 
 
-async def _rest_stream(twinspan: Running, body: Mapping[str, Any], token: str, seen: Callable[[], None]) -> Seen:
+async def _rest_stream(clients: Clients, body: Mapping[str, Any], token: str, seen: Callable[[], None]) -> Seen:
     outcome = Seen()
-    asked = {**body, "stream": True}
-    async with twinspan.rest.stream("POST", "/v1/chat/completions", json=asked, headers=_bearer(token), timeout=_SECONDS) as response:
+    rest, asked = clients.twinspan.rest, {**body, "stream": True}
+    async with rest.stream("POST", "/v1/chat/completions", json=asked, headers=_bearer(token), timeout=_SECONDS) as response:
         outcome.status, outcome.facts = response.status_code, _facts(response.headers)
         if not response.headers["Content-Type"].startswith("text/event-stream"):
             await response.aread()
@@ -88,9 +98,9 @@ async def _rest_stream(twinspan: Running, body: Mapping[str, Any], token: str, s
     return outcome
 
 
-async def _rest_whole(twinspan: Running, body: Mapping[str, Any], token: str, _seen: Callable[[], None]) -> Seen:
-    asked = {**body, "stream": False}
-    response = await twinspan.rest.post("/v1/chat/completions", json=asked, headers=_bearer(token), timeout=_SECONDS)
+async def _rest_whole(clients: Clients, body: Mapping[str, Any], token: str, _seen: Callable[[], None]) -> Seen:
+    rest, asked = clients.twinspan.rest, {**body, "stream": False}
+    response = await rest.post("/v1/chat/completions", json=asked, headers=_bearer(token), timeout=_SECONDS)
     outcome = Seen(response.status_code, facts=_facts(response.headers), well_ended=True)
     answer = response.json()
     if "error" in answer:
@@ -100,10 +110,31 @@ async def _rest_whole(twinspan: Running, body: Mapping[str, Any], token: str, _s
     return outcome
 
 
+async def _sdk_stream(clients: Clients, body: Mapping[str, Any], token: str, seen: Callable[[], None]) -> Seen:
+    outcome = Seen()
+    sdk = clients.sdk.with_options(api_key=token, timeout=_SECONDS)
+    asked: Any = {**body, "stream": True}
+    try:
+        response = await sdk.chat.completions.with_raw_response.create(**asked)
+        outcome.facts = _facts(response.headers)
+        async with response.parse() as stream:
+            async for chunk in stream:
+                outcome.answer.append(chunk.to_dict())
+                seen()
+    except openai.APIStatusError as error:
+        outcome.status, outcome.facts = error.status_code, _facts(error.response.headers)
+        _note_error(outcome, error.response.json())
+    except openai.APIError as error:  # what the SDK makes of an error among the events, of which it keeps no kind
+        outcome.errors.append(str(error.code))
+        outcome.message = error.message
+    outcome.well_ended = True
+    return outcome
+
+
 def _grpc(channel: str, *, stream: bool) -> Ask:
-    async def ask(twinspan: Running, body: Mapping[str, Any], token: str, seen: Callable[[], None]) -> Seen:
+    async def ask(clients: Clients, body: Mapping[str, Any], token: str, seen: Callable[[], None]) -> Seen:
         outcome = Seen(code=grpc.StatusCode.OK)
-        stub = ChatServiceStub(getattr(twinspan, channel))
+        stub = ChatServiceStub(getattr(clients.twinspan, channel))
         metadata = (("authorization", f"Bearer {token}"),)
         asked = ChatBody(json.dumps(body).encode())
         under_way: Any
@@ -149,6 +180,7 @@ def _note_error(outcome: Seen, answer: Mapping[str, Any]) -> None:
 SURFACES = (
     Surface("REST, streamed", True, _rest_stream),
     Surface("REST, whole", False, _rest_whole),
+    Surface("REST, streamed to the OpenAI SDK", True, _sdk_stream),
     Surface("gRPC Stream", True, _grpc("network", stream=True)),
     Surface("gRPC Complete", False, _grpc("network", stream=False)),
     Surface("gRPC Stream in process", True, _grpc("inprocess", stream=True)),

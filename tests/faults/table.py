@@ -21,7 +21,8 @@ class View:
         begun: Whether a part of the answer has reached the client before, so that the error follows it and nobody else is asked.
         retried: Whether the same target is asked again, where `max_retries` allows it.
         blamed: Whether it counts as a failure of the target.
-        cools_at_once: Whether the target is passed over at once, however many failures it takes else.
+        retry_after: How many seconds the provider asks to wait, as the client is told. An agent waits so long before it asks the
+            target again, however few failures there were.
     """
 
     kind: str | None
@@ -29,7 +30,7 @@ class View:
     begun: bool = False
     retried: bool = False
     blamed: bool = False
-    cools_at_once: bool = False
+    retry_after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ UNREACHABLE = View("network_error", 502, retried=True, blamed=True)
 WRONG = View("provider_error", 502, retried=True, blamed=True)
 LATE = View("provider_timeout", 504, retried=True, blamed=True)
 BUSY = View("rate_limited", 429, retried=True, blamed=True)
-BUSY_FOR_LONG = View("rate_limited", 429, blamed=True, cools_at_once=True)
+BUSY_FOR_LONG = View("rate_limited", 429, blamed=True, retry_after=3600)
 LOCKED = View("auth_failed", 401, blamed=True)
 TOO_LONG = View("context_exceeded", 400)
 NOT_THERE = View("not_found", 404)
@@ -132,6 +133,8 @@ ALL = (
     Fault("answers 404", plays.refuses("404 Not Found", plays.NO_SUCH_URL), NOT_THERE, NOT_THERE),
     Fault("answers 400, the context is too long", plays.refuses("400 Bad Request", plays.CONTEXT_TOO_LONG), TOO_LONG, TOO_LONG),
 )
-"""Every fault, and what comes of it."""
+"""Every fault that is the same each time, and what comes of it."""
 
-BY_NAME: Mapping[str, Fault] = {fault.name: fault for fault in ALL}
+FLAPPING = Fault("answers 503 to every other request", plays.every_other_time(plays.refuses("503 Busy", plays.PAGE)), WRONG, WRONG)
+STORMS = tuple(fault for fault in ALL if fault.streamed.kind == "rate_limited")
+BY_NAME: Mapping[str, Fault] = {fault.name: fault for fault in (*ALL, FLAPPING)}

@@ -1,31 +1,24 @@
 """Every fault of the table, over every surface at once, with one model and with agents of every strategy."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import grpc
 import pytest
-import pytest_asyncio
 from twinspan.v1 import annotations_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from tests.faults import table
-from tests.faults.bench import BY_STRATEGY, DOWN, HEALTHY, HOPELESS, RETRYING, Arrangement, Bench, Cell, benches, cells
+from tests.faults.bench import BY_STRATEGY, DOWN, HEALTHY, HOPELESS, RETRYING, Arrangement, Bench, Cell, cells
 from tests.faults.surfaces import Seen
 from tests.faults.table import Fault, View
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 ALL = pytest.mark.parametrize("fault", table.ALL, ids=lambda fault: fault.name)
 TRUE_FAULTS = pytest.mark.parametrize(
     "fault", [fault for fault in table.ALL if fault.streamed.kind is not None], ids=lambda fault: fault.name
 )
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bench_of() -> AsyncIterator[Callable[[Fault], Bench]]:
-    async with benches() as started:
-        yield started
 
 
 async def over_every_surface(fault: Fault, check: Callable[[Cell], Awaitable[None]]) -> None:
@@ -85,6 +78,8 @@ async def test_the_client_of_one_model_sees_the_answer_or_one_error(bench_of: Ca
             assert_broken_off(seen, view, cell.provider, healthy)
         else:
             assert_error(seen, view.kind, view.status, 1)
+            if seen.status in {429, 503} and seen.code is None:
+                assert seen.facts["retry-after"] == str(view.retry_after or 1)
         await bench.assert_settled(cell.token(None), answered=view.kind is None, begun=view.begun)
 
     await over_every_surface(fault, check)

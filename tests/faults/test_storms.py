@@ -1,0 +1,67 @@
+"""Faults over time: storms of 429, and a provider that fails every other time."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults import table
+from tests.faults.bench import HEALTHY, STORMY, Bench, Cell
+from tests.faults.surfaces import SURFACES, Surface
+from tests.faults.table import Fault
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+EACH_STORM = pytest.mark.parametrize("fault", table.STORMS, ids=lambda fault: fault.name)
+EACH_SURFACE = pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+
+
+@EACH_STORM
+@EACH_SURFACE
+async def test_in_a_storm_of_429_an_agent_stops_asking_after_the_wait_or_the_failures_that_it_needs(
+    bench_of: Callable[[Fault], Bench], fault: Fault, surface: Surface
+) -> None:
+    bench, cell = bench_of(fault), Cell(fault, surface)
+    agent, proxy = cell.agent(STORMY), bench.proxies[cell.provider]
+    before, needed = proxy.requests, 1 if cell.view.retry_after else STORMY.failure_threshold
+    seen = [await bench.ask(cell, agent) for _ in range(needed + 2)]
+    assert [answer.errors for answer in seen] == [[]] * (needed + 2)
+    assert [answer.attempts for answer in seen] == ["2"] * needed + ["1"] * 2
+    for answer in await asyncio.gather(*(bench.ask(cell, agent) for _ in range(20))):
+        assert (answer.errors, answer.provider, answer.attempts) == ([], HEALTHY, "1")
+    assert proxy.requests - before == needed
+    await bench.nothing_is_left()
+
+
+@EACH_STORM
+async def test_a_storm_of_429_is_not_made_worse(bench_of: Callable[[Fault], Bench], fault: Fault) -> None:
+    """Without an agent each request is one attempt, and each client is told when to come again."""
+    bench, proxy = bench_of(fault), bench_of(fault).proxies[Cell(fault, SURFACES[0]).provider]
+    before = proxy.requests
+    every = [Cell(fault, surface) for surface in SURFACES] * 5
+    for seen in await asyncio.gather(*(bench.ask(cell, cell.model) for cell in every)):
+        assert (seen.errors, seen.attempts) == (["rate_limited"], "1")
+    assert proxy.requests - before == len(every)
+    await bench.nothing_is_left()
+
+
+@EACH_SURFACE
+async def test_a_provider_that_fails_every_other_time_is_asked_on_since_each_success_forgets_the_failure(
+    bench_of: Callable[[Fault], Bench], surface: Surface
+) -> None:
+    bench, cell = bench_of(table.FLAPPING), Cell(table.FLAPPING, surface)
+    seen = [await bench.ask(cell, cell.agent(STORMY)) for _ in range(4 * STORMY.failure_threshold)]
+    assert [answer.errors for answer in seen] == [[]] * len(seen)
+    assert [(answer.provider, answer.attempts) for answer in seen] == [(HEALTHY, "2"), (cell.provider, "1")] * (len(seen) // 2)
+    assert not await bench.passes_over(cell, cell.agent(STORMY))
+    await bench.nothing_is_left()
+
+
+@EACH_SURFACE
+async def test_the_client_of_one_model_that_fails_every_other_time_sees_that(
+    bench_of: Callable[[Fault], Bench], surface: Surface
+) -> None:
+    bench, cell = bench_of(table.FLAPPING), Cell(table.FLAPPING, surface)
+    seen = [await bench.ask(cell, cell.model, cell.token(None)) for _ in range(4)]
+    assert [answer.errors for answer in seen] == [["provider_error"], []] * 2
+    await bench.nothing_is_left()
