@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 from aiohttp import ClientPayloadError, web
@@ -23,6 +24,10 @@ from bridge.telemetry.http import HttpSpan
 _STATUS_LOOKS, _STATUS_LOOK_SECONDS = 50, 0.01
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _CREDENTIAL = re.compile(r"[\x21-\x7e]{1,4096}")
+_OVERRIDES = ("x-twinspan-agent", "x-twinspan-provider", "x-twinspan-timeout-ms")
+"""Headers that say what a caller wants in place of what would hold; the core knows them as metadata of the same names."""
+
+_PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
 _ANSWER_METADATA = {
     "x-twinspan-provider": "X-Twinspan-Provider",
     "x-twinspan-model": "X-Twinspan-Model",
@@ -95,6 +100,11 @@ class Call:
         credential = self._credential()
         if credential is not None:
             metadata.append(("authorization", credential))
+        headers = self.http.headers
+        for name in _OVERRIDES:
+            wanted = headers.get(name)
+            if wanted is not None:
+                metadata.append((name, quote(wanted.strip(), safe=_PRINTABLE)))
         return metadata
 
     async def unary(self, rpc: Rpc, request: Message) -> Any:

@@ -43,6 +43,7 @@ from gateway.files.store import FileStore
 from gateway.forwarding.forwarder import Forwarder
 from gateway.inprocess import InProcessChannel
 from gateway.limits.limiter import Limiter
+from gateway.limits.spending import Spending
 from gateway.local.embedding_engine import EMBEDDING_MODELS, EmbeddingEngine
 from gateway.local.engine import MODELS, Engine, EngineError, LocalEndpoint, LocalEngine
 from gateway.probe import Finding
@@ -51,7 +52,8 @@ from gateway.providers.raw_sender import RawSender
 from gateway.providers.sender import Sender
 from gateway.responses.desk import ResponseDesk
 from gateway.responses.kept import KeptResponses
-from gateway.routing.catalogue import Catalogue, RoutingState
+from gateway.routing.catalogue import Catalogue
+from gateway.routing.state import RoutingState
 from gateway.rpc.edge import Edge
 from gateway.rpc.registry import HandlerRegistry
 from gateway.server import GrpcServer, ServerSettings, ServerStartError, TlsFiles
@@ -221,10 +223,11 @@ class Core:
         self.new_token = None if config.client_token or config.api_keys else generate_token()
         self._keys = self._compiled_keys(snapshot)
         self._catalogue = Catalogue([], [])
-        self._state = RoutingState()
         self._reloading = asyncio.Lock()
         self._discovering = asyncio.Lock()
         self._recorder = Recorder(usage_histograms=export.wants_usage_histograms)
+        self._state = RoutingState(self._recorder.breaker_moved)
+        self._recorder.sessions = lambda: self._state.sessions.expire(time.monotonic())
         self._collector = metrics.register(registry, self._recorder, VERSION)
         self._sender = Sender()
         self._raw_sender = RawSender()
@@ -236,7 +239,12 @@ class Core:
             lambda: self._configuration.current.config.server.max_upload_bytes,
         )
         self._store = make_store(config.state.url)
-        self._limiter = Limiter(self._store, self._recorder, fails_open=lambda: self._configuration.current.config.state.fail_open)
+        self._limiter = Limiter(
+            self._store,
+            self._recorder,
+            fails_open=lambda: self._configuration.current.config.state.fail_open,
+            spending=None if self._store.shared else Spending(self._files.root / "budgets"),
+        )
         self._delegation = Delegation()
         self._batches = BatchStore(config.batches.dir or self._files.root / "batches")
         self._desk = BatchDesk(self._batches, self._files)
@@ -319,6 +327,7 @@ class Core:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
         await self._refresher.stop()
+        await self._exchange.close()
         await self._limiter.close()
         await self._store.close()
         await self._batches.close()
@@ -370,7 +379,7 @@ class Core:
 
     def _adopt(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self._state.forget(catalogue.agents.values())
+        self._state.forget(catalogue.agents, catalogue.targets())
 
     async def _reload(self) -> bool:
         """Tells whether it was done."""
@@ -401,7 +410,9 @@ class Core:
         tracing = Tracing(self._export.tracer_provider)
         edge = Edge(registration.policy(), lambda: self._keys, self._recorder, tracing, self._delegation)
         registry = HandlerRegistry([edge.wrap])
-        exchange = Exchange(lambda: self._catalogue, self._sender, self._state, self._recorder, tracing, self._limiter)
+        exchange = self._exchange = Exchange(
+            lambda: self._catalogue, self._sender, self._state, self._recorder, tracing, self._limiter
+        )
         most_bytes = lambda: self._configuration.current.config.server.max_upload_bytes  # noqa: E731 (three services ask it)
         forwarder = Forwarder(lambda: self._catalogue, self._raw_sender, self._recorder, tracing, most_bytes, self._limiter)
         backends = Backends(

@@ -13,7 +13,7 @@ from gateway.errors import GatewayError
 from gateway.failures import outcome_of
 from gateway.providers.openai import faults
 from gateway.providers.sender import OutboundRequest, Sender, SendError, UpstreamResponse
-from gateway.routing.catalogue import Target
+from gateway.routing.target import Target
 from gateway.telemetry.recorder import Attempt as AttemptCounts
 from gateway.telemetry.tracing import AttemptSpan
 
@@ -61,6 +61,13 @@ class Attempt(ABC):
 
         Raises:
             GatewayError: There is no answer, so another attempt may be made.
+        """
+
+    async def drain(self) -> None:  # noqa: B027 (most answers are read by then)
+        """Reads what is left of the answer, and keeps nothing of it.
+
+        Raises:
+            GatewayError: The answer broke off.
         """
 
     @property

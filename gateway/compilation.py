@@ -6,10 +6,11 @@ stays. Pure: no I/O.
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from yarl import URL
 
-from gateway.access.keys import Allowance, ApiKey, KeyRing, Principal
+from gateway.access.keys import UNLIMITED, Allowance, ApiKey, KeyRing, Principal
 from gateway.config.loading import ConfigError
 from gateway.config.schema import AgentConfig, Config, ProviderConfig, SelectorConfig
 from gateway.config.snapshot import Snapshot
@@ -19,9 +20,10 @@ from gateway.discovery.knowledge import Knowledge, informed
 from gateway.local.engine import LocalEndpoint
 from gateway.providers.provider import Provider
 from gateway.providers.timeouts import Timeouts
-from gateway.routing.catalogue import Agent, Catalogue, Target, offered
-from gateway.routing.cooldown import CooldownSettings
-from gateway.routing.strategies import STRATEGIES
+from gateway.routing.breaker import BreakerSettings
+from gateway.routing.catalogue import Agent, Catalogue, Rules, offered
+from gateway.routing.strategies import COST_SCALES, Weights
+from gateway.routing.target import Target
 
 LOCAL = "local"
 """The name of the provider behind which the embedded model stands."""
@@ -72,7 +74,7 @@ def compile_catalogue(
     for name, agent in config.agents.items():
         targets = tuple(_targets(name, agent, providers))
         if targets:
-            agents.append(_agent(name, agent, targets, snapshot.system_prompts.get(name, "")))
+            agents.append(_agent(name, agent, targets, snapshot.system_prompts.get(name, ""), _shadow(name, agent, providers)))
         elif config.discovery.enabled and any(provider.models is None for provider in providers.values()):
             idle.append(name)  # its models may be found yet
         elif all_there:
@@ -82,7 +84,7 @@ def compile_catalogue(
     listed = list(providers.values())
     if config.discovery.auto_agents:
         agents += auto_agents(config.discovery.auto_agents_config, offered(listed), taken=config.agents)
-    return Catalogue(listed, agents, idle)
+    return Catalogue(listed, agents, idle, _rules(config))
 
 
 def compile_keys(config: Config, client_token: str | None) -> KeyRing:
@@ -105,7 +107,7 @@ def compile_keys(config: Config, client_token: str | None) -> KeyRing:
                     expires_at=key.expires_at,
                     enabled=key.enabled,
                     cache_salt=key.cache_salt or "",
-                    allowance=Allowance(key.rpm, key.tpm, key.max_parallel, key.budget_usd),
+                    allowance=_allowance(key.rpm, key.tpm, key.max_parallel, key.budget_usd),
                 ),
             )
             for key in config.api_keys
@@ -164,6 +166,13 @@ def _provider(
         if local and local.embedding_models
         else tuple(capabilities),
         rerank_style=configured.rerank_style or vendor.rerank_style,
+        allowance=UNLIMITED
+        if local
+        else _allowance(
+            _or(configured.ratelimit_max_rpm, governance.ratelimit_max_rpm),
+            _or(configured.ratelimit_max_tpm, governance.ratelimit_max_tpm),
+            configured.max_parallel,
+        ),
         places={"/embeddings": local.embeddings_url} if local and local.embeddings_url else {},
         embedding_models=frozenset(local.embedding_models) if local else frozenset(),
         most_embedding_inputs=configured.max_embedding_inputs or (_LOCAL_INPUTS if local else vendor.max_embedding_inputs),
@@ -171,6 +180,10 @@ def _provider(
         secrets=(credential,) if credential else (),
         own_headers=own,
     )
+
+
+def _or(own: int | None, general: int) -> int:
+    return general if own is None else own
 
 
 def _base_url(chat_url: str) -> str:
@@ -195,18 +208,63 @@ def _credential_headers(style: str, credential: str) -> dict[str, str]:
             return {"Authorization": f"Bearer {credential}"}
 
 
-def _agent(name: str, configured: AgentConfig, targets: tuple[Target, ...], system_prompt: str) -> Agent:
+def _agent(name: str, configured: AgentConfig, targets: tuple[Target, ...], system_prompt: str, shadow: Target | None) -> Agent:
     return Agent(
         name=name,
         targets=targets,
-        # Those that are not there yet are served in the configured order, which the configuration's warning says.
-        strategy=configured.strategy if configured.strategy in STRATEGIES else "fallback",
-        cooldown=CooldownSettings(configured.failure_threshold, configured.cooldown_seconds),
+        strategy=configured.strategy,
+        breaker=BreakerSettings(
+            configured.failure_threshold,
+            configured.cooldown_seconds,
+            configured.failure_window_secs,
+            configured.success_threshold,
+        ),
         max_retries=configured.max_retries,
         system_prompt=system_prompt,
         force_system_prompt=configured.force_system_prompt,
         description=configured.description,
+        session_ttl_seconds=configured.sticky_session_ttl_seconds,
+        hedges=configured.hedging,
+        shadow=shadow,
+        allowance=_allowance(
+            configured.ratelimit_max_rpm,
+            configured.ratelimit_max_tpm,
+            configured.max_parallel,
+            configured.budget_limit_usd,
+            configured.budget_period,
+        ),
     )
+
+
+def _rules(config: Config) -> Rules:
+    governance, context = config.governance, config.context
+    return Rules(
+        routing_strategy=governance.routing_strategy,
+        weights=Weights(governance.routing_latency_weight, governance.routing_cost_weight * COST_SCALES[governance.cost_mode]),
+        max_cost_usd=governance.max_cost_per_request,
+        skips_too_long=context.auto_context_skip,
+        reorders_by_latency=context.auto_reorder_by_latency,
+    )
+
+
+def _allowance(
+    rpm: int | None,
+    tpm: int | None,
+    max_parallel: int | None,
+    budget_usd: float | None = None,
+    budget_period: str = "total",
+) -> Allowance:
+    """Returns an allowance, which is `UNLIMITED` itself if nothing is limited; of rates and places 0 is no limit."""
+    if not (rpm or tpm or max_parallel or budget_usd is not None):
+        return UNLIMITED
+    return Allowance(rpm or None, tpm or None, max_parallel or None, budget_usd, budget_period)
+
+
+def _shadow(name: str, configured: AgentConfig, providers: Mapping[str, Provider]) -> Target | None:
+    if configured.shadow is None:
+        return None
+    provider, _, model = configured.shadow.partition("/")
+    return Target.of(providers[provider], model, f"{name}:shadow") if provider in providers else None
 
 
 def _targets(agent: str, configured: AgentConfig, providers: Mapping[str, Provider]) -> Iterator[Target]:
@@ -215,10 +273,20 @@ def _targets(agent: str, configured: AgentConfig, providers: Mapping[str, Provid
     for entry in configured.models:
         required = frozenset[str]() if isinstance(entry, str) else frozenset[str](entry.required_capabilities)
         for provider, model in _expand(entry, providers):
-            target = Target.of(provider, model, agent)
+            target = _selected(Target.of(provider, model, agent), entry)
             if (provider.name, model) not in seen and required <= target.capabilities:
                 seen.add((provider.name, model))
                 yield target
+
+
+def _selected(target: Target, entry: str | SelectorConfig) -> Target:
+    """Returns a target as the selector says that picked it."""
+    if isinstance(entry, str):
+        return target
+    provider = target.provider
+    if entry.url is not None:
+        provider = replace(provider, chat_url=URL(entry.url), url_text=entry.url)
+    return replace(target, provider=provider, weight=entry.weight, max_context=entry.max_context, max_output=entry.max_output)
 
 
 def _expand(entry: str | SelectorConfig, providers: Mapping[str, Provider]) -> Iterator[tuple[Provider, str]]:

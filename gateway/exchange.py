@@ -1,108 +1,42 @@
 """The exchange: one request to a model, from what is asked to the end of the answer. This is the file to read first.
 
     route      who may answer: an agent's targets, or a model's
-    plan       in which order they are tried, those that cool down left out
-    attempt    one target after the other, until one begins to answer
+    admission  whether the key, its team and the agent have anything left
+    plan       in which order targets are tried, and which are left out
+    pursuit    one target after the other, until one begins to answer
     answer     read by whoever asked, and settled when it is left
 
 What is decided here holds for both surfaces and for everything that can be asked of a model: a chat, an embedding, a picture. What
 is asked, how it is written for a provider and how the answer is read is the operation's (`gateway.operations`). Nothing here knows
-transport. Above are the services; below are routing, which decides, and `gateway.attempt`, which does.
+transport. Above are the services; below are routing and limits, which decide, and `gateway.pursuit`, which does.
 """
 
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from types import TracebackType
-from typing import Generic, Protocol, TypeVar
-from urllib.parse import quote
+from typing import Generic, TypeVar
 
 from twinspan.v1.errors_pb2 import ErrorKind
 
-from gateway import failures
-from gateway.access.keys import Principal
+from gateway.asking import Caller, Operation
 from gateway.attempt import Attempt
 from gateway.errors import GatewayError
 from gateway.limits.limiter import Admission, Limiter
-from gateway.providers.provider import Provider
-from gateway.providers.send_error import Phase
-from gateway.providers.sender import Sender, SendError
-from gateway.routing.bill import Bill, decimal_text
-from gateway.routing.catalogue import Agent, Catalogue, Route, RoutingState, Target
-from gateway.routing.retry import backoff_seconds
-from gateway.telemetry.recorder import Attempt as AttemptCounts
-from gateway.telemetry.recorder import Call as CallCounts
+from gateway.limits.scopes import scopes_of
+from gateway.providers.sender import Sender
+from gateway.pursuit import Made, Means, Pursuit
+from gateway.routing.catalogue import Catalogue, Route
+from gateway.routing.plan import ASSUMED_OUTPUT, Plan, Planner
+from gateway.routing.state import RoutingState
+from gateway.shadows import Shadows
 from gateway.telemetry.recorder import Recorder
-from gateway.telemetry.tracing import AttemptSpan, OperationSpan, Span, Tracing
-
-_TIMER_SLACK_SECONDS = 0.005
-"""Timers of the event loop may fire a little before their time."""
-
+from gateway.telemetry.tracing import OperationSpan, Tracing
 
 _A = TypeVar("_A", bound=Attempt)
-_A_co = TypeVar("_A_co", bound=Attempt, covariant=True)
 
-
-class Operation(Protocol[_A_co]):
-    """What is asked of a model, and how."""
-
-    @property
-    def model(self) -> str:
-        """The model or agent that the client names; empty if it names none."""
-
-    @property
-    def service(self) -> str | None:
-        """The kind of service whose default provider answers if no model is named; None if one must be."""
-
-    @property
-    def creates(self) -> bool:
-        """Whether asking twice makes two things, so that it is not repeated once a provider may have acted on it."""
-
-    def check(self, *, trusted: bool) -> None:
-        """Raises a `GatewayError` unless this can be sent; `trusted` callers have looked at what they carry."""
-
-    def span(self, tracing: Tracing, parent: Span) -> OperationSpan:
-        """Starts the span under which the attempts stand."""
-
-    def instruct(self, agent: Agent) -> None:
-        """Adds what an agent says to what is asked."""
-
-    def url(self, provider: Provider) -> str:
-        """Returns where a provider is asked, for the attempt's span."""
-
-    def tokens(self) -> int:
-        """Returns how many tokens it may take, as far as can be told ahead. It is asked only where a limit needs it."""
-
-    def attempt(self, target: Target, counts: AttemptCounts, span: AttemptSpan) -> _A_co:
-        """Makes an attempt at a target."""
-
-
-class Caller(Protocol):
-    """Who asks, as far as the exchange must know.
-
-    Attributes:
-        trusted: Whether JSON texts in the request are known to be JSON.
-        principal: Who that is; None for nobody in particular.
-        counts: The caller's entry in the metrics.
-        answer: What the caller learns of the answer ahead of it, by metadata key.
-    """
-
-    trusted: bool
-    principal: Principal | None
-    counts: CallCounts
-    answer: dict[str, str]
-
-    @property
-    def span(self) -> Span:
-        """The span under which the request's own spans stand."""
-
-    def require(self, model: str) -> None:
-        """Raises a `GatewayError` unless the caller may use the model or agent of this name."""
-
-    def remaining_seconds(self) -> float | None:
-        """Returns how long the caller will wait; None if it set no deadline."""
+_MOST_TIMEOUT_MS = 24 * 3600 * 1000
 
 
 class Exchange:
@@ -119,6 +53,7 @@ class Exchange:
         *,
         clock: Callable[[], float] = time.monotonic,
         randomness: random.Random | None = None,
+        planner: Planner | None = None,
     ) -> None:
         """Makes an exchange.
 
@@ -131,15 +66,17 @@ class Exchange:
             limiter: Lets requests in.
             clock: Seconds that only rise.
             randomness: Where the jitter of retries comes from.
+            planner: Decides whom to ask; None for one that looks at nothing but `state`.
         """
+        chance = randomness or random.Random()  # noqa: S311 (jitter, not a secret)
         self._catalogue = catalogue
-        self._sender = sender
-        self._state = state
-        self._recorder = recorder
-        self._tracing = tracing
-        self._limiter = limiter
-        self._clock = clock
-        self._random = randomness or random.Random()  # noqa: S311 (jitter, not a secret)
+        self._means = Means(sender, state, recorder, tracing, limiter, clock, chance)
+        self._planner = planner or Planner(state, chance)
+        self._shadows = Shadows(self._means)
+
+    async def close(self) -> None:
+        """Ends what goes on behind answers that were given."""
+        await self._shadows.close()
 
     async def open(self, operation: Operation[_A], caller: Caller, *, provider: str = "") -> "Answer[_A]":
         """Asks, and returns the answer once it has begun.
@@ -155,240 +92,148 @@ class Exchange:
             GatewayError: There is no answer.
         """
         operation.check(trusted=caller.trusted)
-        catalogue = self._catalogue()
-        service = operation.service
-        route = catalogue.route(operation.model) if operation.model or service is None else catalogue.default_route(service)
-        caller.require(route.name)
-        if provider:
-            route = route.only(provider)
-        admission = await self._limiter.admit(caller.principal, operation.tokens, route.seconds, caller.answer)
-        span = operation.span(self._tracing, caller.span)
-        bill = Bill()
+        means, catalogue = self._means, self._catalogue()
+        route = route_of(catalogue, operation, caller, provider)
+        seconds = seconds_of(route, caller)
+        admission = await means.limiter.admit(
+            scopes_of(caller.principal, route.agent), operation.size, lambda: reserve_of(route, operation), seconds, caller.answer
+        )
+        span = operation.span(means.tracing, caller.span)
+        pursuit: Pursuit[_A] | None = None
         try:
             if route.agent is not None:
                 operation.instruct(route.agent)
-            return await self._answer(operation, caller, route, span, bill, admission)
+            plan = self._planner.plan(route, catalogue.rules, operation, means.clock())
+            pursuit = Pursuit(means, operation, caller, route, plan, span, seconds)
+            made = await pursuit.run()
         except BaseException as error:
-            self._limiter.settle(admission, 0)
-            span.end(error, attempts=int(caller.answer.get("x-twinspan-attempts", "0")), cost_usd=bill.usd)
+            usd = pursuit.bill.usd if pursuit is not None else None
+            means.limiter.settle(admission, 0, usd or 0.0)
+            span.end(error, attempts=int(caller.answer.get("x-twinspan-attempts", "0")), cost_usd=usd)
             raise
+        self._note_session(route, plan, made)
+        if route.agent is not None and route.agent.shadow is not None:
+            self._shadows.cast(operation, route.agent.shadow, caller, seconds)
+        return Answer(made, pursuit, means, span, admission)
 
-    async def _answer(
-        self, operation: Operation[_A], caller: Caller, route: Route, span: OperationSpan, bill: Bill, admission: Admission | None
-    ) -> "Answer[_A]":
-        """Makes attempts until one begins to answer."""
-        clock = self._clock
-        asked = caller.remaining_seconds()
-        began = clock()
-        limit = route.seconds
-        deadline = began + (limit if asked is None else min(limit, asked))
-        failed: list[Failed] = []
-        for target, pause in self._tries(route, failed, clock()):
-            if pause >= deadline - clock():
-                continue  # the pause would outlast the request; another target may not need one
-            if failed:
-                self._recorder.retried()
-                await asyncio.sleep(pause)
-            number = len(failed) + 1
-            caller.answer["x-twinspan-attempts"] = str(number)
-            attempt = operation.attempt(
-                target,
-                self._recorder.attempt(*target.key, caller.counts),
-                self._tracing.attempt_span(
-                    span,
-                    provider=target.provider.name,
-                    model=target.model,
-                    number=number,
-                    url=operation.url(target.provider),
-                    retry_reason=failed[-1].error.kind_name if failed else "",
-                ),
-            )
-            left, own = deadline - clock(), target.provider.timeouts.total
-            try:
-                await attempt.open(self._sender, min(left, own))
-            except GatewayError as error:
-                self._charge(attempt, error, bill, caller)
-                failed.append(Failed(target, error))
-                is_over = _is_out_of_time(error, deadline - clock())
-                cut_short = is_over and left < own - _TIMER_SLACK_SECONDS
-                if not cut_short:
-                    self._note_failure(route, target, error, clock())
-                if cut_short or (is_over and len(route.targets) > 1):
-                    raise out_of_time(failed, deadline - began) from error
-                if is_over:
-                    raise
-                if operation.creates and attempt.may_have_acted(error):
-                    raise
-            except BaseException as error:
-                self._charge(attempt, error, bill, caller)
-                raise
-            else:
-                caller.answer["x-twinspan-provider"] = target.provider.name
-                caller.answer["x-twinspan-model"] = header_text(target.model)
-                caller.answer["x-twinspan-cache-status"] = "BYPASS"
-                # What failed attempts cost must not be announced as if it were all, so a stream's cost waits for its end.
-                known_ahead = attempt.is_whole or target.provider.free
-                _tell_cost(caller, bill.with_one_more(attempt.cost_usd) if known_ahead else None)
-                return Answer(attempt, span, self, route, number, bill, caller, admission)
-        if len(route.targets) > 1 and not (failed and all(map(_is_refusal, failed))):
-            self._recorder.targets_exhausted()
-            raise exhausted(route, failed)
-        raise failed[-1].error
-
-    def _tries(self, route: Route, failed: "list[Failed]", now: float) -> Iterator[tuple[Target, float]]:
-        """Gives the targets in the order of the plan, each with the pause before it; what has failed so far decides on retries."""
-        for target in route.plan(self._state, now):
-            yield target, 0.0
-            for retry in range(1, route.max_retries + 1):
-                error = failed[-1].error
-                if not failures.may_pass(error, target.provider.retryable_status_codes):
-                    break
-                yield target, backoff_seconds(retry, error.retry_after, self._random)
-
-    def _note_failure(self, route: Route, target: Target, error: GatewayError, now: float) -> None:
-        if route.agent is None or not failures.blames_target(error):
+    def _note_session(self, route: Route, plan: Plan, made: Made[_A]) -> None:
+        """Has a conversation stay where it was answered."""
+        if plan.session is None or route.agent is None:
             return
-        cooldown = self._state.cooldown(target)
-        if cooldown.failed(now, route.agent.cooldown, error.kind_name, error.retry_after):
-            self._recorder.target_cooled_down()
-
-    def _charge(self, attempt: Attempt, fault: BaseException | None, bill: Bill, caller: Caller) -> None:
-        """Settles an attempt, and tells the caller what the request has cost by now, if that is known."""
-        cost_usd = attempt.settle(fault)
-        bill.add(cost_usd, consumed=fault is None or attempt.usage is not None)
-        _tell_cost(caller, bill.usd)
-        if attempt.empty:
-            self._recorder.stream_empty()
-        elif isinstance(fault, SendError) and fault.phase is Phase.BODY and fault.kind == ErrorKind.ERROR_KIND_PROVIDER_TIMEOUT:
-            self._recorder.stream_stalled()
-
-    def settle(
-        self,
-        route: Route,
-        attempt: Attempt,
-        fault: BaseException | None,
-        bill: Bill,
-        caller: Caller,
-        admission: Admission | None,
-    ) -> None:
-        """Settles an answer that had begun, and notes how it ended."""
-        usage = attempt.usage
-        self._limiter.settle(admission, None if usage is None else usage.input_tokens + usage.output_tokens)
-        self._charge(attempt, fault, bill, caller)
-        target = attempt.target
-        if fault is None:
-            if route.agent is not None:
-                self._state.cooldown(target).succeeded()
-            return
-        if isinstance(fault, GatewayError):
-            self._note_failure(route, target, fault, self._clock())
-            self._recorder.stream_interrupted(fault.kind_name)
-        elif isinstance(fault, asyncio.CancelledError | GeneratorExit):
-            self._recorder.stream_interrupted("cancelled")
+        until = self._means.clock() + route.agent.session_ttl_seconds
+        if self._means.state.sessions.pin(plan.session, made.attempt.target, until):
+            self._means.recorder.session_moved("failure" if made.number > 1 else "unavailable")
 
 
 class Answer(Generic[_A]):
     """The answer to one request, from its beginning on.
 
     It is a context manager, which gives the attempt that answers: leaving it, in whatever way, frees the connection to the provider
-    and settles spans and counts.
+    and settles limits, spans and counts.
     """
 
-    __slots__ = ("_admission", "_attempt", "_attempts", "_bill", "_caller", "_exchange", "_route", "_span")
+    __slots__ = ("_admission", "_made", "_means", "_pursuit", "_span")
 
     def __init__(
-        self,
-        attempt: _A,
-        span: OperationSpan,
-        exchange: Exchange,
-        route: Route,
-        attempts: int,
-        bill: Bill,
-        caller: Caller,
-        admission: Admission | None,
+        self, made: Made[_A], pursuit: Pursuit[_A], means: Means, span: OperationSpan, admission: Admission | None
     ) -> None:
-        self._admission = admission
-        self._attempt = attempt
-        self._attempts = attempts
-        self._bill = bill
-        self._caller = caller
+        self._made = made
+        self._pursuit = pursuit
+        self._means = means
         self._span = span
-        self._exchange = exchange
-        self._route = route
+        self._admission = admission
         span.first_token()
 
     def __enter__(self) -> _A:
-        return self._attempt
+        return self._made.attempt
 
     def __exit__(self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None) -> None:
-        attempt = self._attempt
-        self._exchange.settle(self._route, attempt, error, self._bill, self._caller, self._admission)
+        made, means, pursuit = self._made, self._means, self._pursuit
+        attempt, bill = made.attempt, pursuit.bill
+        pursuit.end(made, error)
+        usage = attempt.usage
+        if usage is None:  # nobody knows what it has consumed, so what was claimed counts
+            means.limiter.settle(self._admission, None, None)
+        else:  # what has no price is not counted against a budget
+            means.limiter.settle(self._admission, usage.input_tokens + usage.output_tokens, bill.usd or 0.0)
+        if isinstance(error, GatewayError):
+            means.recorder.stream_interrupted(error.kind_name)
+        elif isinstance(error, asyncio.CancelledError | GeneratorExit):
+            means.recorder.stream_interrupted("cancelled")
         if self._span.recording:
             self._span.end(
                 error,
                 provider=attempt.target.provider.name,
-                attempts=self._attempts,
+                attempts=made.number,
                 info=attempt.info,
-                usage=attempt.usage,
+                usage=usage,
                 finish_reasons=attempt.finish_reasons,
-                cost_usd=self._bill.usd,
+                cost_usd=bill.usd,
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """An attempt that failed.
+def route_of(catalogue: Catalogue, operation: Operation[Attempt], caller: Caller, provider: str = "") -> Route:
+    """Returns where a request goes, as its caller may and wants.
 
-    Attributes:
-        target: Who was asked.
-        error: Why it failed.
+    Args:
+        catalogue: What there is.
+        operation: What is asked.
+        caller: Who asks, and what they want in place of what would hold.
+        provider: The only provider that may answer; empty for any.
+
+    Raises:
+        GatewayError: It goes nowhere, or the caller may not ask there.
     """
-
-    target: Target
-    error: GatewayError
-
-
-def _tell_cost(caller: Caller, usd: float | None) -> None:
-    if usd is None:
-        caller.answer.pop("x-twinspan-cost-usd", None)
+    agent, wanted = caller.override("agent"), caller.override("provider")
+    service = operation.service
+    if agent:
+        if agent not in catalogue.agents:
+            raise _unusable("X-Twinspan-Agent", f"There is no agent '{agent[:256]}' here. GET /v1/models lists those there are.")
+        route = catalogue.route(agent)
     else:
-        caller.answer["x-twinspan-cost-usd"] = decimal_text(usd)
+        route = catalogue.route(operation.model) if operation.model or service is None else catalogue.default_route(service)
+    if wanted:
+        route = _towards(catalogue, route, wanted)
+    caller.require(route.name)
+    return route.only(provider) if provider else route
 
 
-def header_text(text: str) -> str:
-    """Returns a text as headers can carry it: what is not printable ASCII is percent-encoded (RFC 3986 section 2.1)."""
-    return text if text.isascii() and text.isprintable() else quote(text, safe=" /:@")
+def seconds_of(route: Route, caller: Caller) -> float:
+    """Returns how long a request may take: what its caller wants and waits for, and its route's limit at most.
+
+    Raises:
+        GatewayError: What the caller wants is no time.
+    """
+    seconds = route.seconds
+    remaining = caller.remaining_seconds()
+    if remaining is not None:
+        seconds = min(seconds, remaining)
+    wanted = caller.override("timeout-ms")
+    if wanted:
+        if not (wanted.isascii() and wanted.isdecimal() and 0 < int(wanted[:12]) <= _MOST_TIMEOUT_MS):
+            raise _unusable("X-Twinspan-Timeout-Ms", f"It must be a whole number of milliseconds, from 1 to {_MOST_TIMEOUT_MS}.")
+        seconds = min(seconds, int(wanted) / 1000)
+    return seconds
 
 
-def _is_refusal(failed: Failed) -> bool:
-    """Tells whether the gateway itself has refused a request, before the target was asked."""
-    return failed.error.kind == ErrorKind.ERROR_KIND_INVALID_REQUEST and failed.error.upstream is None
+def reserve_of(route: Route, operation: Operation[Attempt]) -> float:
+    """Returns what a request may cost, in US dollars, at the dearest of its targets; of those without a price nothing."""
+    size = operation.size()
+    output = size.output_tokens or ASSUMED_OUTPUT
+    return max((target.estimated_usd(size.input_tokens, output) or 0.0 for target in route.targets), default=0.0)
 
 
-def _is_out_of_time(error: GatewayError, remaining_seconds: float) -> bool:
-    return error.kind == ErrorKind.ERROR_KIND_PROVIDER_TIMEOUT and remaining_seconds < _TIMER_SLACK_SECONDS
+def _towards(catalogue: Catalogue, route: Route, provider: str) -> Route:
+    """Returns the part of a route that leads to a provider, or that provider's own model of the name."""
+    if provider not in catalogue.providers:
+        raise _unusable("X-Twinspan-Provider", f"There is no provider '{provider[:256]}' here.")
+    if route.agent is None and route.name and all(target.provider.name != provider for target in route.targets):
+        return catalogue.route(f"{provider}/{route.name}")
+    targets = tuple(target for target in route.targets if target.provider.name == provider)
+    if not targets:
+        raise _unusable("X-Twinspan-Provider", f"'{route.name}' has no target at the provider '{provider}'.")
+    return Route(route.name, route.agent, targets)
 
 
-def out_of_time(failed: list[Failed], seconds: float) -> GatewayError:
-    """Returns the error of a request whose time ended with an attempt under way, so that nobody else can be asked."""
-    last = failed[-1]
-    return GatewayError(
-        ErrorKind.ERROR_KIND_DEADLINE_EXCEEDED,
-        f"The request's {seconds:.3g} s were over at attempt {len(failed)}. {last.error.message}",
-        provider=last.target.provider.name,
-        model=last.target.model,
-    )
-
-
-def exhausted(route: Route, failed: list[Failed]) -> GatewayError:
-    """Returns the error of a request whose targets have all failed; it names each attempt."""
-    attempts = "; ".join(
-        f"{attempt.target.provider.name}/{attempt.target.model}: {attempt.error.kind_name} ({attempt.error.message[:200]})"
-        for attempt in failed
-    )
-    waits = [attempt.error.retry_after for attempt in failed if attempt.error.retry_after is not None]
-    return GatewayError(
-        ErrorKind.ERROR_KIND_TARGETS_EXHAUSTED,
-        f"Every target of '{route.name}' failed. {attempts}",
-        retry_after=min(waits) if waits else None,
-    )
+def _unusable(header: str, why: str) -> GatewayError:
+    return GatewayError(ErrorKind.ERROR_KIND_INVALID_REQUEST, f"The header {header} cannot be used. {why}", param=header)

@@ -4,12 +4,14 @@ One table says it for every kind of error, and the tests hold it whole.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.errors import KIND_NAMES, GatewayError
+from gateway.routing.breaker import LEVEL_LIMIT, Hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,18 @@ CLASSES: Mapping[ErrorKind.ValueType, FailureClass] = {
 }
 """The kinds that say something of the target; all others are the request's own."""
 
+_REFUSING = frozenset({ErrorKind.ERROR_KIND_AUTH_FAILED, ErrorKind.ERROR_KIND_PERMISSION_DENIED})
+_DOUBLING: Mapping[ErrorKind.ValueType, float] = {
+    ErrorKind.ERROR_KIND_RATE_LIMITED: 0.5,
+    ErrorKind.ERROR_KIND_QUOTA_EXHAUSTED: 60.0,
+}
+_REFUSED_SECONDS: Final = 120.0
+_CAPACITY_SECONDS: Final = 30.0
+_FULL_STATUS: Final = 529
+_JITTER: Final = 0.05
+_LONGEST_WAIT_SECONDS: Final = 3600.0
+"""What a provider asks for is not believed beyond this."""
+
 BLAMING: frozenset[str] = frozenset(KIND_NAMES[kind] for kind, found in CLASSES.items() if found.blames_target)
 """The names of the kinds with which the target, and not the request, is at fault."""
 
@@ -59,6 +73,31 @@ def may_pass(error: GatewayError, retryable_status_codes: frozenset[int]) -> boo
 def blames_target(error: GatewayError) -> bool:
     """Tells whether the target, and not the request, is at fault."""
     return CLASSES.get(error.kind, _OF_THE_REQUEST).blames_target
+
+
+def hold_of(error: GatewayError, level: int, vary: Callable[[float, float], float]) -> Hold | None:
+    """Returns how long a target is left alone after a failure that more of them would not tell more about; None after others.
+
+    Args:
+        error: How it failed.
+        level: How often in a row it was held before, which doubles most of these times.
+        vary: Returns a number between two, by chance: times differ by 5 %, so that not all targets come back at once.
+    """
+    if error.retry_after:
+        return Hold(min(error.retry_after, _LONGEST_WAIT_SECONDS), asked=True)
+    if error.kind in _REFUSING:
+        seconds = _REFUSED_SECONDS
+    else:
+        base = _CAPACITY_SECONDS if _is_full(error) else _DOUBLING.get(error.kind)
+        if base is None:
+            return None
+        seconds = base * 2 ** min(level, LEVEL_LIMIT)
+    return Hold(seconds * (1 + vary(-_JITTER, _JITTER)))
+
+
+def _is_full(error: GatewayError) -> bool:
+    """Tells whether a provider has said that it has too much to do altogether, which is not this caller's doing."""
+    return error.upstream is not None and error.upstream.status == _FULL_STATUS
 
 
 def outcome_of(fault: BaseException | None) -> str | None:

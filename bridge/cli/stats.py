@@ -23,7 +23,7 @@ _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.1, 60.0
 _CLEARED = "\x1b[H\x1b[2J"
 _PROVIDER = ("PROVIDER", "STATE", "REQUESTS", "ERRORS", "OF LATE", "P50", "COST", "LAST ERROR")
 _MODEL = ("MODEL", "PROVIDER", "AGENT", "REQUESTS", "ERRORS", "READ", "WRITTEN", "P50", "P95", "P99", "COST")
-_COOLDOWN = ("COOLING DOWN", "PROVIDER", "AGENT", "FAILURES", "LEFT", "LAST ERROR")
+_BREAKER = ("BREAKER OF", "PROVIDER", "AGENT", "STATE", "FAILURES", "LEFT", "LAST ERROR")
 
 Stats = Mapping[str, Any]
 """The counts as GET /statsz gives them."""
@@ -62,8 +62,8 @@ def report(stats: Stats) -> str:
         parts.append(_table(_PROVIDER, [_provider_row(one, spent.get(one["provider"], 0.0)) for one in stats["providers"]]))
     if stats["models"]:
         parts.append(_table(_MODEL, [_model_row(one) for one in stats["models"]]))
-    if stats["cooldowns"]:
-        parts.append(_table(_COOLDOWN, [_cooldown_row(one) for one in stats["cooldowns"]]))
+    if stats["breakers"]:
+        parts.append(_table(_BREAKER, [_breaker_row(one) for one in stats["breakers"]]))
     return "\n\n".join(parts)
 
 
@@ -112,9 +112,9 @@ def _model_row(one: Stats) -> Sequence[str]:
     )
 
 
-def _cooldown_row(one: Stats) -> Sequence[str]:
+def _breaker_row(one: Stats) -> Sequence[str]:
     left = f"{one['remaining_seconds']:.0f} s"
-    return (one["model"], one["provider"], one["agent"], str(one["failures"]), left, one["last_error"])
+    return (one["model"], one["provider"], one["agent"], one["state"], str(one["failures"]), left, one["last_error"])
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

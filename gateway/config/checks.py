@@ -45,6 +45,8 @@ def _agents(config: Config) -> Iterator[tuple[Place, str]]:
             if isinstance(entry, SelectorConfig) and entry.provider is not None and entry.provider not in known:
                 place = ("agents", name, "models", number, "provider")
                 yield place, f"there is no provider '{entry.provider}'.{nearest(entry.provider, known)}"
+        if agent.shadow is not None and (provider := agent.shadow.partition("/")[0]) not in known:
+            yield ("agents", name, "shadow"), f"there is no provider '{provider}'.{nearest(provider, known)}"
 
 
 def _keys(config: Config) -> Iterator[tuple[Place, str]]:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from gateway.config.routing import Engine, Percentage
-from gateway.config.section import Count, Name, Ratio, Regex, Seconds, Section
+from gateway.config.section import LATER, Count, Name, Ratio, Regex, Seconds, Section
 
 CacheTtl: TypeAlias = Literal["ephemeral", "1h"]
 
@@ -13,19 +13,19 @@ CacheTtl: TypeAlias = Literal["ephemeral", "1h"]
 class ContextConfig(Section):
     """What happens to a conversation that is too long."""
 
-    truncation_strategy: Literal["middle-out", "tfidf"] = "middle-out"
+    truncation_strategy: Annotated[Literal["middle-out", "tfidf"], LATER] = "middle-out"
     """What is left out: the middle, or what has least to do with the question."""
-    truncation_keep_first_pct: Percentage = 15
+    truncation_keep_first_pct: Annotated[Percentage, LATER] = 15
     """How much of the beginning stays, in percent."""
-    truncation_keep_last_pct: Percentage = 25
+    truncation_keep_last_pct: Annotated[Percentage, LATER] = 25
     """How much of the end stays, in percent."""
-    tfidf_query_source: Literal["", "prior_messages", "self"] = ""
+    tfidf_query_source: Annotated[Literal["", "prior_messages", "self"], LATER] = ""
     """What messages are compared with."""
     auto_context_skip: bool = False
-    """Whether targets are skipped whose context window is too small."""
+    """Whether targets are left out whose context window is too small."""
     auto_reorder_by_latency: bool = False
-    """Whether the faster of the remaining targets come first."""
-    hard_limit_tokens: Count = 0
+    """Whether the faster of the others come first then, whatever the strategy says."""
+    hard_limit_tokens: Annotated[Count, LATER] = 0
     """Most tokens of a conversation; 0 for no limit but the model's."""
 
     @model_validator(mode="after")

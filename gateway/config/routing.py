@@ -22,7 +22,7 @@ from gateway.config.section import (
 AuthStyle: TypeAlias = Literal["bearer", "bearer+x-goog", "anthropic", "azure", "none"]
 RerankStyle: TypeAlias = Literal["cohere", "jina", "voyage"]
 ListingStyle: TypeAlias = Literal["openai", "anthropic", "gemini", "ollama", "openrouter", "cohere"]
-Strategy: TypeAlias = Literal["round-robin", "fallback", "sticky", "weighted", "latency", "cost", "least-busy"]
+Strategy: TypeAlias = Literal["round-robin", "fallback", "sticky", "weighted", "latency", "cost", "least-busy", "balanced"]
 Capability: TypeAlias = Literal[
     "stream_options",
     "tool_choice_auto",
@@ -41,23 +41,30 @@ Capability: TypeAlias = Literal[
 """What a provider can do: details of its chats, and from `audio` on the kinds of service that it offers beside them."""
 
 
+BudgetPeriod: TypeAlias = Literal["day", "week", "month", "total"]
+"""The periods of budgets."""
+
+ModelOfProvider: TypeAlias = Annotated[str, Field(pattern=r"^[^/\s]+/\S+$", max_length=512)]
+"""A model by its provider's name and its own."""
+
+
 class GovernanceConfig(Section):
     """What holds for all providers unless one says otherwise."""
 
-    ratelimit_max_rpm: Annotated[Count, LATER] = 15
+    ratelimit_max_rpm: Count = 0
     """Most requests a minute to one host; 0 for no limit."""
-    ratelimit_max_tpm: Annotated[Count, LATER] = 250_000
+    ratelimit_max_tpm: Count = 0
     """Most tokens a minute to one host; 0 for no limit."""
-    routing_strategy: Annotated[Literal["latency", "balanced"], LATER] = "latency"
-    """How models of several providers are ordered."""
-    routing_latency_weight: Annotated[float, Field(ge=0), LATER] = 1.0
-    """What latency counts in that order."""
-    routing_cost_weight: Annotated[float, Field(ge=0), LATER] = 0.0
-    """What cost counts in that order."""
-    cost_mode: Annotated[Literal["economy", "balanced", "quality"], LATER] = "balanced"
-    """How much cost counts."""
-    max_cost_per_request: Annotated[Dollars, LATER] = 0
-    """Most that a request may cost in US dollars; 0 for no limit."""
+    routing_strategy: Literal["latency", "balanced"] = "latency"
+    """How several providers of one model are ordered."""
+    routing_latency_weight: Annotated[float, Field(ge=0)] = 1.0
+    """What latency counts in the strategy `balanced`."""
+    routing_cost_weight: Annotated[float, Field(ge=0)] = 0.0
+    """What cost counts in it."""
+    cost_mode: Literal["economy", "balanced", "quality"] = "balanced"
+    """How much of that weight holds: one and a half of it, all or nothing."""
+    max_cost_per_request: Dollars = 0
+    """Most that a request may cost in US dollars, as far as can be told ahead; 0 for no limit."""
     retryable_status_codes: tuple[StatusCode, ...] = (429, 500, 502, 503, 504)
     """Statuses of a provider after which another attempt may help."""
     empty_stream_as_error: bool = True
@@ -134,10 +141,12 @@ class ProviderConfig(Section):
     """Longest silence in a stream."""
     retryable_status_codes: tuple[StatusCode, ...] | None = None
     """Statuses after which another attempt may help."""
-    ratelimit_max_rpm: Annotated[Count | None, LATER] = None
-    """Most requests a minute."""
-    ratelimit_max_tpm: Annotated[Count | None, LATER] = None
-    """Most tokens a minute."""
+    ratelimit_max_rpm: Count | None = None
+    """Most requests a minute to its host; 0 for no limit."""
+    ratelimit_max_tpm: Count | None = None
+    """Most tokens a minute to its host; 0 for no limit."""
+    max_parallel: Count | None = None
+    """Most requests at a time to its host."""
     api_key: Secret | None = None
     """The credential. Without it: `provider_keys` of the secrets, then the variable of the built-in provider."""
     accounts: tuple[AccountConfig, ...] = ()
@@ -179,14 +188,14 @@ class SelectorConfig(Section):
     """A regular expression that models' names must match somewhere."""
     format: Annotated[Literal["openai", "anthropic", "gemini"] | None, LATER] = None
     """The provider's wire format."""
-    url: Annotated[HttpUrl | None, LATER] = None
-    """Where chats go."""
-    max_context: Annotated[Count | None, LATER] = None
-    """Most tokens of a conversation."""
-    max_output: Annotated[Count | None, LATER] = None
-    """Most tokens of an answer."""
-    weight: Annotated[float, Field(ge=0), LATER] = 1
-    """Its share, with the strategy `weighted`."""
+    url: HttpUrl | None = None
+    """Where its chats go, whole, in place of the provider's own address."""
+    max_context: Annotated[int, Field(ge=1)] | None = None
+    """Most tokens of a conversation, if that is less than the model takes; see `context.auto_context_skip`."""
+    max_output: Annotated[int, Field(ge=1)] | None = None
+    """Most tokens that an answer is taken to have where costs are estimated."""
+    weight: Annotated[float, Field(ge=0)] = 1
+    """Its share, with the strategy `weighted`; what else speaks for it, with `balanced`."""
     required_capabilities: tuple[Capability, ...] = ()
     """What the model must be able to do: by what is known of itself, else by what its provider can."""
 
@@ -232,17 +241,17 @@ class AgentConfig(Section):
     """A name that stands for several models."""
 
     strategy: Strategy = "fallback"
-    """In which order targets are tried. `fallback` and `round-robin` work so far; the others are served as `fallback`."""
+    """In which order targets are tried."""
     models: Annotated[tuple[AgentModel, ...], Field(min_length=1)]
     """The targets: a model's name for every provider that has it, or a selector."""
     cooldown_seconds: Seconds = 60
-    """How long a target is passed over."""
+    """How long a target's breaker stays open."""
     failure_threshold: Annotated[int, Field(ge=1)] = 5
-    """Failures in a row after which it is."""
-    failure_window_secs: Annotated[Count, LATER] = 0
-    """Seconds in which they must happen; 0 for any."""
-    success_threshold: Annotated[int, Field(ge=1), LATER] = 1
-    """Successes after which it is trusted again."""
+    """How many failures open it."""
+    failure_window_secs: Count = 0
+    """Seconds in which they must happen; 0 if they must happen in a row instead."""
+    success_threshold: Annotated[int, Field(ge=1)] = 1
+    """How many successes close it, once it lets attempts through again."""
     max_retries: Annotated[int, Field(ge=0, le=10)] = 0
     """How often one target is tried again before the next."""
     system_prompt: str = ""
@@ -251,10 +260,22 @@ class AgentConfig(Section):
     """The file that holds them."""
     force_system_prompt: bool = False
     """Whether they replace the client's own."""
-    sticky_session_ttl_seconds: Annotated[Seconds, LATER] = 3600
-    """How long an idle session keeps its target."""
-    budget_limit_usd: Annotated[Dollars | None, LATER] = None
-    """Most that it may spend."""
+    sticky_session_ttl_seconds: Seconds = 3600
+    """How long an idle conversation keeps its target, with the strategy `sticky`."""
+    hedging: bool = False
+    """Whether the next target is asked too where the first takes longer to begin than 95 % of its last answers did."""
+    shadow: ModelOfProvider | None = None
+    """A model, as `provider/model`, that gets a copy of each chat; its answers are measured, and given to nobody."""
+    ratelimit_max_rpm: Count | None = None
+    """Most requests a minute, of all keys together."""
+    ratelimit_max_tpm: Count | None = None
+    """Most tokens a minute."""
+    max_parallel: Count | None = None
+    """Most requests at a time."""
+    budget_limit_usd: Dollars | None = None
+    """Most that it may spend in a period, in US dollars."""
+    budget_period: BudgetPeriod = "total"
+    """That period, in UTC."""
     cache_salt: Annotated[str | None, LATER] = None
     """What sets its cache entries apart."""
     mcp: Annotated[AgentMcpConfig | None, LATER] = None

@@ -84,8 +84,8 @@ class ApiKeyConfig(Section):
     """Most requests a minute."""
     tpm: Count | None = None
     """Most tokens a minute."""
-    budget_usd: Annotated[Dollars | None, LATER] = None
-    """Most that it may spend."""
+    budget_usd: Dollars | None = None
+    """Most that it may spend, in US dollars."""
     max_parallel: Count | None = None
     """Most requests at a time."""
 
@@ -101,7 +101,7 @@ class Config(Section):
     """Who answers, by name; the order decides between equals."""
     agents: dict[Name, AgentConfig] = Field(default_factory=dict)
     """Names that stand for several models."""
-    context: Annotated[ContextConfig | None, LATER] = None
+    context: ContextConfig = Field(default_factory=ContextConfig)
     """What happens to a conversation that is too long."""
     bouncer: Annotated[BouncerConfig | None, LATER] = None
     """What must not pass."""
@@ -151,9 +151,6 @@ def json_schema() -> dict[str, Any]:
 def unserved_keys(config: Config) -> list[str]:
     """Returns the paths of all keys that are set but have no effect yet."""
     paths = list(_unserved(config, ""))
-    for name, agent in config.agents.items():
-        if agent.strategy not in {"fallback", "round-robin"}:
-            paths.append(f"agents.{name}.strategy ({agent.strategy}: served as fallback)")
     for name, provider in config.providers.items():
         served = next((account for account in provider.accounts if account.credential == provider.api_key), None)
         paths += [f"providers.{name}.accounts[{i}]" for i, account in enumerate(provider.accounts) if account is not served]

@@ -12,8 +12,8 @@ from statistics import median
 from typing import Final, TypeAlias
 
 from gateway.config.discovery import AutoAgentKind, AutoAgentOverride, AutoAgentsConfig
-from gateway.routing.catalogue import Agent, Target
-from gateway.routing.strategies import STRATEGIES
+from gateway.routing.catalogue import Agent
+from gateway.routing.target import Target
 
 _OTHER_PURPOSES: Final = re.compile(
     r"audio|babbage|computer-use|curie|dall-e|davinci|embed|guard|image|imagen|instruct-0914|lyria|moderation|ocr|orpheus|realtime"
@@ -64,7 +64,6 @@ def auto_agents(config: AutoAgentsConfig, offered: Mapping[str, Sequence[Target]
         targets = tuple(replace(target, agent=name) for _, target in ranked[: override.max_targets or config.max_targets])
         if targets:
             strategy = override.strategy or config.strategy
-            strategy = strategy if strategy in STRATEGIES else "fallback"
             agents.append(Agent(name, targets, strategy, description=_DESCRIPTIONS[kind]))
     return agents
 

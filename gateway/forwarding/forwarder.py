@@ -23,12 +23,14 @@ from twinspan.v1 import proxy_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
 from yarl import URL
 
+from gateway.asking import Caller
 from gateway.errors import GatewayError
-from gateway.exchange import Caller
 from gateway.failures import outcome_of
 from gateway.forwarding import order as rules
 from gateway.forwarding.socket import SocketRelay, handshake
+from gateway.limits.estimate import Size
 from gateway.limits.limiter import Limiter
+from gateway.limits.scopes import scopes_of
 from gateway.providers.openai import faults
 from gateway.providers.provider import Provider
 from gateway.providers.raw_exchange import Head, RawExchange
@@ -129,7 +131,9 @@ class Forwarder:
         if length is not None:
             self._check_size(length)
         # What a request forwarded as it is takes of tokens, nobody knows: it counts as a request.
-        admission = await self._limiter.admit(caller.principal, lambda: 0, order.provider.timeouts.total, caller.answer)
+        admission = await self._limiter.admit(
+            scopes_of(caller.principal, None), _nothing_known, lambda: 0.0, order.provider.timeouts.total, caller.answer
+        )
         attempt = self._recorder.attempt(order.agent, order.provider.name, order.model, caller.counts)
         origin = _origin(order.provider)
         span = self._tracing.attempt_span(
@@ -158,7 +162,7 @@ class Forwarder:
                 error.message = order.provider.cleansed(error.message)
             raise
         finally:
-            self._limiter.settle(admission, None)
+            self._limiter.settle(admission, None, 0.0)
             attempt.end(outcome_of(fault), trace_id=span.sampled_trace_id)
             span.end(fault, status=passage.head.status if passage.head is not None else 0)
 
@@ -192,6 +196,10 @@ class Forwarder:
     def _check_size(self, length: int) -> None:
         if length > self._max_upload_bytes():
             raise _too_large(self._max_upload_bytes())
+
+
+def _nothing_known() -> Size:
+    return Size(0)
 
 
 class _Passage:

@@ -1,37 +1,30 @@
-"""The limiter: whether a key may ask now, and what it has left.
+"""The limiter: whether a request may be made now, and what is left.
 
-A key's requests, tokens and places are claimed together before a request is routed, and settled when its answer is left: tokens
-with what was really used, places given back. A key without limits costs nothing. Above are the exchange and the forwarder; below
-is the store, which may be shared with other processes. If it cannot be reached, the configuration says whether that lets
-everything through or nothing.
+What a request needs of its key's limits, its team's and its agent's is claimed together before it is routed, and settled when its
+answer is left: tokens and money with what was really used, places given back. What it needs of a provider's limits is claimed at
+each attempt. Whoever has no limits costs nothing. Above are the exchange, its pursuits and the forwarder; below is the store, which
+may be shared with other processes. If it cannot be reached, the configuration says whether that lets everything through or nothing.
 """
 
 import asyncio
 import logging
-import secrets
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from twinspan.v1.errors_pb2 import ErrorKind
 
-from gateway.access.keys import Principal
 from gateway.errors import GatewayError
-from gateway.state.claims import Claim, Left, Place, Rate, Settlement
+from gateway.limits.claiming import BUDGET, BUSY_SECONDS, Claimed, claims_of, micro, refusal
+from gateway.limits.estimate import Size
+from gateway.limits.scopes import HOST, Scope
+from gateway.limits.spending import Spending
+from gateway.providers.provider import Provider
+from gateway.state.claims import Amount, Left, Rate, Settlement, Verdict
 from gateway.state.store import Store, StoreError
 from gateway.telemetry.recorder import Recorder
 
 _log = logging.getLogger(__name__)
-
-_REQUESTS, _TOKENS, _PLACES = "requests", "tokens", "parallel"
-_SAYS = {
-    _REQUESTS: "requests a minute",
-    _TOKENS: "tokens a minute",
-    _PLACES: "requests at a time",
-}
-_LEASE_SLACK_SECONDS = 60.0
-_BUSY_SECONDS = 1.0
-"""When to come again where nobody can say when a place is given back."""
-
 _COMPLAINT_SECONDS = 10.0
 
 
@@ -40,87 +33,122 @@ class Admission:
     """A request that was let in.
 
     Attributes:
-        claims: What it has claimed, by what it is of.
+        claims: What it has claimed.
     """
 
-    claims: Sequence[tuple[str, Claim]]
+    claims: Sequence[Claimed]
 
 
 class Limiter:
     """Lets requests in."""
 
-    def __init__(self, store: Store, recorder: Recorder, *, fails_open: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        recorder: Recorder,
+        *,
+        fails_open: Callable[[], bool],
+        spending: Spending | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Makes a limiter.
 
         Args:
             store: Keeps what was claimed.
             recorder: Counts.
             fails_open: Returns whether requests are let in while the store cannot be reached.
+            spending: Keeps what was spent where the store would forget it; None if it does not.
+            clock: Seconds since 1970.
         """
         self._store = store
         self._recorder = recorder
         self._fails_open = fails_open
+        self._spending = spending
+        self._clock = clock
         self._settling: set[asyncio.Task[None]] = set()
         self._complained_at = 0.0
 
     async def admit(
-        self, key: Principal | None, tokens: Callable[[], int], seconds: float, answer: dict[str, str]
+        self,
+        scopes: Sequence[Scope],
+        size: Callable[[], Size],
+        reserve_usd: Callable[[], float],
+        seconds: float,
+        answer: dict[str, str],
     ) -> Admission | None:
-        """Lets a request in, and tells the caller what the key has left.
+        """Lets a request in, and tells the caller what is left.
 
         Args:
-            key: Who asks; None for nobody in particular.
-            tokens: Returns how many tokens it may take, as far as can be told ahead.
+            scopes: Whose limits it must meet.
+            size: Returns how many tokens it may take, as far as can be told ahead.
+            reserve_usd: Returns what it may cost, as far as can be told ahead.
             seconds: How long it may take at most.
             answer: What the caller learns of the answer, to which `x-ratelimit-*` is added.
 
         Returns:
-            What is to be settled; None if nothing limits the key.
+            What is to be settled; None if nothing limits the request.
 
         Raises:
-            GatewayError: RATE_LIMITED; OVERLOADED if the store cannot be reached and that lets nothing through.
+            GatewayError: RATE_LIMITED or BUDGET_EXCEEDED; OVERLOADED if the store cannot be reached and that lets nothing through.
         """
-        claims = _claims(key, tokens, seconds)
-        if not claims:
+        if not scopes:
             return None
-        try:
-            verdict = await self._store.claim([claim for _, claim in claims])
-        except StoreError as error:
-            self._complain(error)
-            if self._fails_open():
-                return None
-            raise GatewayError(
-                ErrorKind.ERROR_KIND_OVERLOADED,
-                "Limits cannot be checked at the moment, and nothing is let in unchecked here. Try again in a moment.",
-                retry_after=_BUSY_SECONDS,
-            ) from error
-        for (of, claim), left in zip(claims, verdict.left, strict=True):
-            _tell(answer, of, claim, left)
+        now = self._clock()
+        claims = [claim for scope in scopes for claim in claims_of(scope, size, reserve_usd, seconds, now)]
+        verdict = await self._claim(claims) if claims else None
+        if verdict is None:
+            return None
+        for claimed, left in zip(claims, verdict.left, strict=True):
+            _tell(answer, claimed, left)
         if verdict.refused is None:
             return Admission(claims)
-        of, claim = claims[verdict.refused]
-        self._recorder.rate_limited(of)
-        most = claim.most if isinstance(claim, Place) else claim.limit if isinstance(claim, Rate) else 0
-        raise GatewayError(
-            ErrorKind.ERROR_KIND_RATE_LIMITED,
-            f"The key '{key.name if key else ''}' may have {most} {_SAYS[of]}. Try again later.",
-            retry_after=verdict.retry_seconds or _BUSY_SECONDS,
-        )
+        raise self._refused(claims, verdict)
 
-    def settle(self, admission: Admission | None, tokens: int | None) -> None:
+    async def admit_host(
+        self, provider: Provider, size: Callable[[], Size], seconds: float
+    ) -> tuple[Admission | None, GatewayError | None]:
+        """Lets an attempt at a provider in; returns what is to be settled, and why it is not let in.
+
+        Raises:
+            GatewayError: OVERLOADED if the store cannot be reached and that lets nothing through.
+        """
+        scope = Scope(HOST, provider.host, provider.allowance)
+        claims = claims_of(scope, size, lambda: 0.0, seconds, self._clock())
+        verdict = await self._claim(claims) if claims else None
+        if verdict is None:
+            return None, None
+        for claimed, left in zip(claims, verdict.left, strict=True):
+            self._recorder.host_has_left(provider.host, claimed.of, left.left)
+        if verdict.refused is None:
+            return Admission(claims), None
+        return None, self._refused(claims, verdict)
+
+    async def left(self, scopes: Sequence[Scope]) -> list[tuple[Claimed, Left]]:
+        """Returns what somebody has left of each of their limits; nothing is claimed.
+
+        Raises:
+            StoreError: The store cannot be reached.
+        """
+        nothing = Size(0)
+        claims = [claim for scope in scopes for claim in claims_of(scope, lambda: nothing, lambda: 0.0, 0.0, self._clock())]
+        if not claims:
+            return []
+        await self._make_known(claims)
+        verdict = await self._store.left([claimed.claim for claimed in claims])
+        return list(zip(claims, verdict.left, strict=True))
+
+    def settle(self, admission: Admission | None, tokens: int | None, usd: float | None = None) -> None:
         """Says what a request came to; it does not wait for the store.
 
         Args:
             admission: What was let in.
             tokens: How many tokens it has used; None if nobody knows, so that what was claimed counts.
+            usd: What it has cost; None if nobody knows, so that what was reserved counts.
         """
         if admission is None:
             return
-        settlements = [
-            Settlement(claim, tokens or 0)
-            for of, claim in admission.claims
-            if of == _PLACES or (of == _TOKENS and tokens is not None)
-        ]
+        micro_usd = None if usd is None else micro(usd)
+        settlements = [one for claimed in admission.claims if (one := claimed.settlement(tokens, micro_usd)) is not None]
         if settlements:
             task = asyncio.create_task(self._settle(settlements))
             self._settling.add(task)
@@ -129,8 +157,48 @@ class Limiter:
     async def close(self) -> None:
         """Waits until everything is settled."""
         await asyncio.gather(*self._settling, return_exceptions=True)
+        if self._spending is not None:
+            await self._spending.close()
+
+    async def _claim(self, claims: Sequence[Claimed]) -> Verdict | None:
+        """Returns what came of claims; None if the store cannot be reached, and that lets requests in."""
+        try:
+            await self._make_known(claims)
+            return await self._store.claim([claimed.claim for claimed in claims])
+        except StoreError as error:
+            self._complain(error)
+            if self._fails_open():
+                return None
+            raise GatewayError(
+                ErrorKind.ERROR_KIND_OVERLOADED,
+                "Limits cannot be checked at the moment, and nothing is let in unchecked here. Try again in a moment.",
+                retry_after=BUSY_SECONDS,
+            ) from error
+
+    async def _make_known(self, claims: Sequence[Claimed]) -> None:
+        """Tells the store what of a budget was spent before it was started."""
+        spending = self._spending
+        if spending is None:
+            return
+        for claimed in claims:
+            claim = claimed.claim
+            if isinstance(claim, Amount) and (spent := await spending.news_of(claim.key)):
+                await self._store.seed(claim, spent)
+
+    def _refused(self, claims: Sequence[Claimed], verdict: Verdict) -> GatewayError:
+        assert verdict.refused is not None  # noqa: S101 (for the type checker)
+        claimed = claims[verdict.refused]
+        if claimed.of == BUDGET:
+            self._recorder.budget_exceeded(claimed.scope.kind)
+        else:
+            self._recorder.rate_limited(claimed.scope.kind, claimed.of)
+        return refusal(claimed, verdict, verdict.left[verdict.refused])
 
     async def _settle(self, settlements: Sequence[Settlement]) -> None:
+        if self._spending is not None:
+            for one in settlements:
+                if isinstance(one.claim, Amount) and one.used:
+                    self._spending.spent(one.claim, one.used)
         try:
             await self._store.settle(settlements)
         except StoreError as error:
@@ -144,24 +212,14 @@ class Limiter:
             _log.error("%s Limits are %s meanwhile.", error, "not held" if self._fails_open() else "refusing everything")
 
 
-def _claims(key: Principal | None, tokens: Callable[[], int], seconds: float) -> list[tuple[str, Claim]]:
-    if key is None:
-        return []
-    own = key.allowance
-    claims: list[tuple[str, Claim]] = []
-    if own.rpm:
-        claims.append((_REQUESTS, Rate(f"rpm:{key.name}", own.rpm)))
-    if own.tpm:
-        claims.append((_TOKENS, Rate(f"tpm:{key.name}", own.tpm, tokens())))
-    if own.max_parallel:
-        place = Place(f"parallel:{key.name}", own.max_parallel, secrets.token_hex(8), seconds + _LEASE_SLACK_SECONDS)
-        claims.append((_PLACES, place))
-    return claims
-
-
-def _tell(answer: dict[str, str], of: str, claim: Claim, left: Left) -> None:
-    """Adds what OpenAI's clients read: https://platform.openai.com/docs/guides/rate-limits."""
-    if isinstance(claim, Rate):
-        answer[f"x-ratelimit-limit-{of}"] = str(claim.limit)
-        answer[f"x-ratelimit-remaining-{of}"] = str(left.left)
-        answer[f"x-ratelimit-reset-{of}"] = f"{left.full_seconds:.3f}s"
+def _tell(answer: dict[str, str], claimed: Claimed, left: Left) -> None:
+    """Adds what OpenAI's clients read, of whoever has least left: https://platform.openai.com/docs/guides/rate-limits."""
+    claim, of = claimed.claim, claimed.of
+    if not isinstance(claim, Rate):
+        return
+    remaining = f"x-ratelimit-remaining-{of}"
+    if remaining in answer and int(answer[remaining]) <= left.left:
+        return
+    answer[f"x-ratelimit-limit-{of}"] = str(claim.limit)
+    answer[remaining] = str(left.left)
+    answer[f"x-ratelimit-reset-{of}"] = f"{left.full_seconds:.3f}s"

@@ -9,17 +9,19 @@ from enum import Enum, auto
 from twinspan.v1 import chat_pb2, content_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
 
+from gateway.asking import Caller
 from gateway.attempt import Attempt
 from gateway.errors import GatewayError
-from gateway.exchange import Caller, Exchange
-from gateway.limits.estimate import roughly_tokens
-from gateway.operations.chat_request import check, instruct
+from gateway.exchange import Exchange
+from gateway.limits.estimate import Size, roughly_tokens
+from gateway.operations.chat_request import beginning_of, check, instruct
 from gateway.operations.fold import Fold
 from gateway.providers.openai import chunks, request
 from gateway.providers.provider import Provider
 from gateway.providers.sender import OutboundRequest, Sender, Timeouts, UpstreamResponse
 from gateway.providers.sse import SSEDecoder
-from gateway.routing.catalogue import Agent, Target
+from gateway.routing.catalogue import Agent
+from gateway.routing.target import Target
 from gateway.telemetry.recorder import Attempt as AttemptCounts
 from gateway.telemetry.tracing import AttemptSpan, OperationSpan, Span, Tracing
 
@@ -44,6 +46,7 @@ class Chat:
     __slots__ = ("_form", "_request", "model")
 
     creates = False
+    repeatable = True
     service = None
 
     def __init__(self, request: chat_pb2.ChatRequest, form: Form) -> None:
@@ -68,10 +71,14 @@ class Chat:
         """See `Operation.url`."""
         return provider.url_text
 
-    def tokens(self) -> int:
-        """See `Operation.tokens`: by the request's length, and what it lets the model write."""
+    def size(self) -> Size:
+        """See `Operation.size`: by the request's length, and what it lets the model write."""
         request = self._request
-        return roughly_tokens(request.ByteSize()) + request.max_completion_tokens
+        return Size(roughly_tokens(request.ByteSize()), request.max_completion_tokens or request.max_tokens)
+
+    def session(self) -> bytes | None:
+        """See `Operation.session`."""
+        return beginning_of(self._request)
 
     def attempt(self, target: Target, counts: AttemptCounts, span: AttemptSpan) -> "ChatAttempt":
         """See `Operation.attempt`."""
@@ -174,6 +181,11 @@ class ChatAttempt(Attempt):
             GatewayError: The answer broke off, stalled or turned into an error.
         """
         return self._next_events()  # not awaited here, for that would cost every piece another coroutine
+
+    async def drain(self) -> None:
+        """See `Attempt.drain`."""
+        while await self._next_events() is not None:
+            pass
 
     async def _next_events(self, sampled_trace_id: str | None = None) -> chat_pb2.StreamResponse | None:
         if self._fault is not None:

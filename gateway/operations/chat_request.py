@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Annotated, Any
 
 import msgspec
@@ -11,6 +12,7 @@ from twinspan.v1 import chat_pb2, content_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.errors import GatewayError
+from gateway.operations import json_text
 
 _JSON = msgspec.json.Decoder(Raw)
 _JSON_OBJECT = msgspec.json.Decoder(dict[str, Raw])
@@ -79,6 +81,25 @@ def instruct(chat: chat_pb2.ChatRequest, system_prompt: str, *, force: bool) -> 
     messages.insert(0, content_pb2.Message(role=content_pb2.ROLE_SYSTEM, text=system_prompt))
     del chat.messages[:]
     chat.messages.extend(messages)
+
+
+def beginning_of(chat: chat_pb2.ChatRequest) -> bytes:
+    """Returns what a conversation is known by: a digest of its instructions and of the first message that is not one of them.
+
+    Of a conversation as JSON no more is read than that, however long it is.
+    """
+    digest = sha256()
+    if chat.HasField("messages_json"):
+        for message, text in json_text.elements(chat.messages_json):
+            digest.update(text + b"\0")
+            if not isinstance(message, dict) or message.get("role") not in _INSTRUCTING_NAMES:
+                break
+    else:
+        for message in chat.messages:
+            digest.update(message.SerializeToString(deterministic=True) + b"\0")
+            if message.role not in _INSTRUCTING:
+                break
+    return digest.digest()
 
 
 def _check_forms(chat: chat_pb2.ChatRequest) -> None:

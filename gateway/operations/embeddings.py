@@ -13,13 +13,14 @@ import msgspec
 from twinspan.v1 import content_pb2, embeddings_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
 
-from gateway.exchange import Caller, Exchange
+from gateway.asking import Caller
+from gateway.exchange import Exchange
 from gateway.operations import json_text, vectors
 from gateway.operations.json_operation import JsonAttempt, JsonOperation, Kind, invalid, usage_of
 from gateway.operations.vectors import Encoding, Part
 from gateway.providers.openai import faults
 from gateway.providers.sender import Sender
-from gateway.routing.catalogue import Target
+from gateway.routing.target import Target
 from gateway.telemetry.recorder import Attempt as AttemptCounts
 from gateway.telemetry.tracing import AttemptSpan, OperationSpan, Span, Tracing
 

@@ -17,13 +17,15 @@ from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.attempt import Attempt
 from gateway.errors import GatewayError
+from gateway.limits.estimate import Size
 from gateway.operations import json_text
 from gateway.operations.json_operation import invalid, usage_of
 from gateway.operations.usage_watch import UsageWatch
 from gateway.providers import form_data
 from gateway.providers.provider import Provider
 from gateway.providers.sender import OutboundRequest, Sender, Timeouts
-from gateway.routing.catalogue import Agent, Target
+from gateway.routing.catalogue import Agent
+from gateway.routing.target import Target
 from gateway.telemetry.recorder import Attempt as AttemptCounts
 from gateway.telemetry.tracing import AttemptSpan, OperationSpan, Span, Tracing
 
@@ -149,6 +151,7 @@ class FormOperation:
     __slots__ = ("_form", "_kind")
 
     creates = True
+    repeatable = False
 
     def __init__(self, kind: FormKind, form: Form) -> None:
         """Takes a form that has begun."""
@@ -179,9 +182,13 @@ class FormOperation:
         """See `Operation.url`."""
         return provider.url(self._kind.path)
 
-    def tokens(self) -> int:
-        """See `Operation.tokens`: nobody knows what is in a recording or a picture."""
-        return 0
+    def size(self) -> Size:
+        """See `Operation.size`: nobody knows what is in a recording or a picture."""
+        return Size(0)
+
+    def session(self) -> bytes | None:
+        """See `Operation.session`: it is no conversation."""
+        return None
 
     def attempt(self, target: Target, counts: AttemptCounts, span: AttemptSpan) -> "FormAttempt":
         """See `Operation.attempt`."""

@@ -16,15 +16,17 @@ from orjson import Fragment
 from twinspan.v1 import chat_pb2, content_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
 
+from gateway.asking import Caller
 from gateway.attempt import Attempt
 from gateway.errors import GatewayError
-from gateway.exchange import Caller, Exchange
-from gateway.limits.estimate import roughly_tokens
+from gateway.exchange import Exchange
+from gateway.limits.estimate import Size, roughly_tokens
 from gateway.operations import json_text
 from gateway.operations.json_text import UnwritableError
 from gateway.providers.provider import Provider
 from gateway.providers.sender import OutboundRequest, Sender, Timeouts
-from gateway.routing.catalogue import Agent, Target
+from gateway.routing.catalogue import Agent
+from gateway.routing.target import Target
 from gateway.telemetry.recorder import Attempt as AttemptCounts
 from gateway.telemetry.tracing import AttemptSpan, OperationSpan, Span, Tracing
 
@@ -152,6 +154,11 @@ class JsonOperation:
         """See `Operation.creates`."""
         return self._kind.creates
 
+    @property
+    def repeatable(self) -> bool:
+        """See `Operation.repeatable`."""
+        return not self.creates
+
     def check(self, *, trusted: bool) -> None:  # noqa: ARG002 (nobody has looked at it before)
         """See `Operation.check`."""
         text = self._text()
@@ -196,9 +203,13 @@ class JsonOperation:
         """See `Operation.url`."""
         return provider.url(self._kind.path)
 
-    def tokens(self) -> int:
-        """See `Operation.tokens`: by the length of all that was said."""
-        return roughly_tokens(sum(map(len, map(bytes, self.raw.values()))))
+    def size(self) -> Size:
+        """See `Operation.size`: by the length of all that was said."""
+        return Size(roughly_tokens(sum(map(len, map(bytes, self.raw.values())))))
+
+    def session(self) -> bytes | None:
+        """See `Operation.session`: it is no conversation."""
+        return None
 
     def attempt(self, target: Target, counts: AttemptCounts, span: AttemptSpan) -> "JsonAttempt":
         """See `Operation.attempt`."""

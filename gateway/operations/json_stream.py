@@ -19,7 +19,7 @@ from gateway.operations.json_operation import JsonAttempt, JsonOperation, Kind, 
 from gateway.providers.openai import faults
 from gateway.providers.sender import OutboundRequest, Sender, Timeouts
 from gateway.providers.sse import SSEDecoder
-from gateway.routing.catalogue import Target
+from gateway.routing.target import Target
 from gateway.rpc.call import RpcCall
 from gateway.telemetry.recorder import Attempt as AttemptCounts
 from gateway.telemetry.tracing import AttemptSpan

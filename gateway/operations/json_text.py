@@ -7,8 +7,10 @@ providers.
 """
 
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from json import JSONDecoder
 from typing import Any, TypeAlias
 
 import msgspec
@@ -22,6 +24,9 @@ Fields: TypeAlias = dict[str, Raw]
 
 _CARRYING = frozenset({"openai_json", "accept_openai_json"})
 _EXTRA = "extra"
+_ONE_VALUE = JSONDecoder()
+_OPENING = re.compile(r"\s*\[\s*")
+_BETWEEN = re.compile(r"\s*,\s*")
 _NULL = Raw(b"null")
 _OBJECT: msgspec.json.Decoder[Fields] = msgspec.json.Decoder(Fields)
 _JSON = msgspec.json.Decoder(Raw)
@@ -50,6 +55,24 @@ class UnwritableError(ValueError):
         super().__init__(f"'{path}' must be {expected}")
         self.path = path
         self.expected = expected
+
+
+def elements(text: bytes) -> Iterator[tuple[Any, bytes]]:
+    """Gives each element of a JSON array, as a value and as text, one by one: what is not asked for is not read.
+
+    It ends where the array does, and where it is none.
+    """
+    array = text.decode("utf-8", "surrogateescape")
+    opening = _OPENING.match(array)
+    position = opening.end() if opening is not None else len(array)
+    while position < len(array) and array[position] != "]":
+        try:
+            value, end = _ONE_VALUE.raw_decode(array, position)
+        except (ValueError, RecursionError):
+            return
+        yield value, array[position:end].encode("utf-8", "surrogateescape")
+        between = _BETWEEN.match(array, end)
+        position = between.end() if between is not None else len(array)
 
 
 def scan(text: bytes) -> Fields:

@@ -13,7 +13,7 @@ from gateway.exchange import Exchange
 from gateway.operations.json_operation import JsonAttempt, JsonOperation, Kind
 from gateway.operations.usage_watch import UsageWatch
 from gateway.providers.sender import OutboundRequest, Sender, Timeouts
-from gateway.routing.catalogue import Target
+from gateway.routing.target import Target
 from gateway.rpc.call import RpcCall
 from gateway.telemetry.recorder import Attempt as AttemptCounts
 from gateway.telemetry.tracing import AttemptSpan

@@ -22,7 +22,7 @@ from gateway.operations.json_stream import JsonStreamAttempt
 from gateway.providers.sender import Sender
 from gateway.responses.translation.reading import NULL
 from gateway.responses.translation.writer import ResponseWriter
-from gateway.routing.catalogue import Target
+from gateway.routing.target import Target
 from gateway.telemetry.recorder import Attempt as AttemptCounts
 from gateway.telemetry.tracing import AttemptSpan
 

@@ -8,25 +8,27 @@ are `attempts` and the translation.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Final
 
 from msgspec import Raw
 from twinspan.v1 import chat_pb2
 
 from gateway.identifiers import Identifiers
-from gateway.limits.estimate import roughly_tokens
-from gateway.operations import chat_request
+from gateway.limits.estimate import Size, roughly_tokens
+from gateway.operations import chat_request, json_text
 from gateway.operations.json_operation import JsonOperation, JsonRequest, Kind
 from gateway.providers.provider import Provider
 from gateway.responses import native
 from gateway.responses.attempts import NativeStream, NativeWhole, Order, TranslatedStream, TranslatedWhole
 from gateway.responses.listing import listed
 from gateway.responses.native import Instruction
-from gateway.responses.translation.reading import given, string
+from gateway.responses.translation.reading import NULL, given, string
 from gateway.responses.translation.request import translate, wants_logprobs
 from gateway.responses.translation.settings import settings
 from gateway.responses.translation.writer import ResponseWriter
-from gateway.routing.catalogue import Agent, Target
+from gateway.routing.catalogue import Agent
+from gateway.routing.target import Target
 from gateway.telemetry.recorder import Attempt as AttemptCounts
 from gateway.telemetry.tracing import AttemptSpan, OperationSpan, Span, Tracing
 
@@ -88,6 +90,7 @@ class ResponsesOperation:
     __slots__ = ("_attempt", "_checked", "_clock", "_instruction", "_json", "_kind", "_new_id", "_past")
 
     creates = False
+    repeatable = False
     service = None
 
     def __init__(
@@ -170,9 +173,17 @@ class ResponsesOperation:
         """See `Operation.url`."""
         return provider.url(self._kind.path) if _is_native(provider) else provider.url_text
 
-    def tokens(self) -> int:
-        """See `Operation.tokens`."""
-        return self._json.tokens() + roughly_tokens(sum(map(len, self._past.history)))
+    def size(self) -> Size:
+        """See `Operation.size`."""
+        return Size(self._json.size().input_tokens + roughly_tokens(sum(map(len, self._past.history))))
+
+    def session(self) -> bytes | None:
+        """See `Operation.session`: by its instructions, and by the first that was said in it."""
+        raw = self._json.raw
+        asked = bytes(raw.get("input", NULL))
+        first = next((text for _, text in json_text.elements(asked)), asked)
+        said = self._past.history[0] if self._past.history else first
+        return sha256(bytes(raw.get("instructions", NULL)) + b"\0" + said).digest()
 
     def answered(self) -> Answered | None:
         """Returns what the request came to; None as long as it has not come to a response. Ask once the answer is left."""

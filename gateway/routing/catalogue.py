@@ -1,67 +1,27 @@
 """The catalogue: every name that a request may give for its model, and the targets behind it.
 
 It is compiled from one configuration, and from what is known of the providers' models, and never changes; a reload makes another,
-and so does a round of discovery. What is learnt while serving (cooldowns, turns of round-robin) lives outside it, in
-`RoutingState`, and so outlives both.
+and so does a round of discovery. What is learnt while serving (breakers, turns of round-robin) lives outside it, in
+`gateway.routing.state`, and so outlives both.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from twinspan.v1.content_pb2 import Usage
 from twinspan.v1.errors_pb2 import ErrorKind
 
+from gateway.access.keys import UNLIMITED, Allowance
 from gateway.errors import GatewayError
 from gateway.providers.provider import Provider
-from gateway.routing.cooldown import Cooldown, CooldownSettings
-from gateway.routing.facts import UNKNOWN, ModelFacts
-from gateway.routing.strategies import STRATEGIES, Strategy
+from gateway.routing.breaker import DEFAULT, BreakerSettings
+from gateway.routing.strategies import EVEN, Weights
+from gateway.routing.target import Target
 
 _DEFAULT_PROVIDERS: Mapping[str, str] = {"audio": "openai", "images": "openai", "moderations": "openai", "rerank": "cohere"}
 """Who answers requests that name no model, by the kind of service; if it is configured."""
 
 MODEL_NAME_LIMIT = 256
 """Most characters of a model's name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One model of one provider, as an agent or a request uses it.
-
-    Attributes:
-        provider: Who answers.
-        model: The model's name at the provider.
-        agent: The agent through which it is asked; empty if the model was named itself.
-        facts: What is known of the model.
-    """
-
-    provider: Provider
-    model: str
-    agent: str = ""
-    facts: ModelFacts = field(default=UNKNOWN, compare=False, repr=False)
-
-    @classmethod
-    def of(cls, provider: Provider, model: str, agent: str = "") -> "Target":
-        """Returns a target with what is known of its model."""
-        return cls(provider, model, agent, provider.facts.of(model))
-
-    @property
-    def capabilities(self) -> frozenset[str]:
-        """What the model can do, as far as anybody says; else what its provider can."""
-        own = self.facts.capabilities
-        return frozenset(self.provider.capabilities) if own is None else own
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        """Agent, provider and model: what tells targets apart in state, metrics and statistics."""
-        return (self.agent, self.provider.name, self.model)
-
-    def cost_usd(self, usage: Usage | None) -> float | None:
-        """Returns what a request cost that consumed this, in US dollars; None if the price is not known, or what was consumed."""
-        if self.provider.free:
-            return 0.0
-        prices = self.facts.prices
-        return None if prices is None or usage is None else prices.cost(usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,50 +32,50 @@ class Agent:
         name: What clients ask for.
         targets: In configured order, at least one.
         strategy: In which order they are tried.
-        cooldown: When one of them is passed over.
+        breaker: When one of them is left alone.
         max_retries: How often one target is tried again before the next.
         system_prompt: Instructions put before the conversation; empty for none.
         force_system_prompt: Whether they replace the client's own.
         description: What the agent is for.
+        session_ttl_seconds: How long an idle conversation keeps its target.
+        hedges: Whether another target is asked too where the first takes longer to begin than it mostly does.
+        shadow: Whose answer is measured beside, and never given; None for nobody's.
+        allowance: What may be asked of it altogether.
     """
 
     name: str
     targets: tuple[Target, ...]
     strategy: str = "fallback"
-    cooldown: CooldownSettings = field(default_factory=CooldownSettings)
+    breaker: BreakerSettings = DEFAULT
     max_retries: int = 0
     system_prompt: str = ""
     force_system_prompt: bool = False
     description: str = ""
+    session_ttl_seconds: float = 3600.0
+    hedges: bool = False
+    shadow: Target | None = None
+    allowance: Allowance = UNLIMITED
 
 
-@dataclass(slots=True)
-class RoutingState:
-    """What routing learns while it serves. It is bounded by the configured targets: `forget` drops the rest after a reload."""
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds for all routes.
 
-    cooldowns: dict[tuple[str, str, str], Cooldown] = field(default_factory=dict)
-    turns: dict[str, int] = field(default_factory=dict)
+    Attributes:
+        routing_strategy: How several providers of one model are ordered: `latency` or `balanced`.
+        weights: What counts how much in `balanced`.
+        max_cost_usd: What a request may cost at most, as far as can be told ahead; 0 for no limit.
+        skips_too_long: Whether targets are left out that a request is too long for.
+        reorders_by_latency: Whether the faster of the others come first then.
+        retries_too_long: Whether a conversation that was too long for all of them is summarised and sent again.
+    """
 
-    def cooldown(self, target: Target) -> Cooldown:
-        """Returns the recent past of a target."""
-        found = self.cooldowns.get(target.key)
-        if found is None:
-            found = self.cooldowns[target.key] = Cooldown()
-        return found
-
-    def next_turn(self, agent: str) -> int:
-        """Returns how many requests the agent has had before, and counts this one."""
-        turn = self.turns.get(agent, 0)
-        self.turns[agent] = turn + 1
-        return turn
-
-    def forget(self, agents: Iterable[Agent]) -> None:
-        """Drops what is known of targets and agents that are configured no more."""
-        agents = list(agents)
-        keys = {target.key for agent in agents for target in agent.targets}
-        self.cooldowns = {key: value for key, value in self.cooldowns.items() if key in keys}
-        names = {agent.name for agent in agents}
-        self.turns = {name: turn for name, turn in self.turns.items() if name in names}
+    routing_strategy: str = "latency"
+    weights: Weights = EVEN
+    max_cost_usd: float = 0.0
+    skips_too_long: bool = False
+    reorders_by_latency: bool = False
+    retries_too_long: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +91,11 @@ class Route:
     name: str
     agent: Agent | None
     targets: tuple[Target, ...]
+
+    @property
+    def breaker(self) -> BreakerSettings:
+        """When a target is left alone."""
+        return self.agent.breaker if self.agent else DEFAULT
 
     @property
     def seconds(self) -> float:
@@ -157,17 +122,6 @@ class Route:
                 param="model",
             )
         return replace(self, targets=targets)
-
-    def plan(self, state: RoutingState, now: float) -> Sequence[Target]:
-        """Returns the targets in the order in which they are to be tried; those that cool down are left out.
-
-        If all of them do, none is left out, since an answer is still likelier than without trying.
-        """
-        if self.agent is None:
-            return self.targets
-        order: Strategy[Target] = STRATEGIES[self.agent.strategy]
-        ordered = order(self.targets, state.next_turn(self.agent.name))
-        return [target for target in ordered if state.cooldown(target).available(now)] or ordered
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,14 +155,18 @@ class Listing:
 class Catalogue:
     """All agents and models of one configuration."""
 
-    def __init__(self, providers: Sequence[Provider], agents: Sequence[Agent], idle: Iterable[str] = ()) -> None:
+    def __init__(
+        self, providers: Sequence[Provider], agents: Sequence[Agent], idle: Iterable[str] = (), rules: Rules | None = None
+    ) -> None:
         """Compiles the names; the order of providers and agents is that of the configuration, and it decides between equals.
 
         Args:
             providers: Who answers.
             agents: Names for several targets.
             idle: Agents that are configured but have no target at present.
+            rules: What holds for all routes; None for what does by default.
         """
+        self.rules = rules or Rules()
         self.agents: Mapping[str, Agent] = {agent.name: agent for agent in agents}
         self.providers: Mapping[str, Provider] = {provider.name: provider for provider in providers}
         self._open = tuple(provider for provider in providers if provider.models is None)
@@ -283,6 +241,10 @@ class Catalogue:
                 param="model",
             )
         return Route("", None, (Target(candidates[0], ""),))
+
+    def targets(self) -> Iterable[Target]:
+        """Returns every target that is configured or known by name."""
+        return (target for route in self._routes.values() for target in route.targets)
 
     def listings(self) -> Iterable[Listing]:
         """Returns every name there is: agents first, then models that are configured, found, and known; in configured order."""

@@ -71,6 +71,10 @@ class RpcCall:
         self._context = context
         self._policy = policy
 
+    def override(self, name: str) -> str:
+        """Returns what the caller wants in place of what would hold: `agent`, `provider` or `timeout-ms`; empty if nothing."""
+        return str(self.metadata.get(f"x-twinspan-{name}", ""))
+
     def remaining_seconds(self) -> float | None:
         """Returns how long the caller will wait; None if it set no deadline."""
         return self._context.time_remaining()

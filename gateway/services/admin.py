@@ -8,7 +8,7 @@ from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.errors import GatewayError
 from gateway.profiling.profiler import Profiler
-from gateway.routing.catalogue import RoutingState
+from gateway.routing.state import RoutingState
 from gateway.rpc.call import RpcCall
 from gateway.telemetry import process
 from gateway.telemetry.recorder import Recorder
@@ -81,16 +81,16 @@ class AdminService:
         response = await asyncio.to_thread(self._counts)
         response.process.asyncio_tasks = len(asyncio.all_tasks())
         now = self._clock()
-        for (agent, provider, model), cooldown in sorted(self._state.cooldowns.items()):
-            if cooldown.failures:
-                response.cooldowns.add(
-                    agent=agent,
-                    provider=provider,
-                    model=model,
-                    failures=cooldown.failures,
-                    remaining_seconds=max(0.0, cooldown.until - now),
-                    last_error=cooldown.last_error,
-                )
+        for (agent, provider, model), breaker in sorted(self._state.breakers.items()):
+            response.breakers.add(
+                agent=agent,
+                provider=provider,
+                model=model,
+                failures=breaker.failures,
+                remaining_seconds=breaker.wait_seconds(now),
+                last_error=breaker.last_error,
+                state=breaker.state.name.lower().replace("_", "-"),
+            )
         return response
 
     def _counts(self) -> admin_pb2.GetStatsResponse:

@@ -129,6 +129,17 @@ local function settle(claim)
     end
 end
 
+if mode == 'seed' then
+    for index = 1, #KEYS do
+        local claim = claim_of(index)
+        if redis.call('HEXISTS', claim.key, 'spent') == 0 then
+            redis.call('HSET', claim.key, 'spent', whole(claim.used))
+            keep(claim)
+        end
+    end
+    return {0, 0}
+end
+
 if mode == 'settle' then
     for index = 1, #KEYS do settle(claim_of(index)) end
     return {0, 0}

@@ -82,6 +82,13 @@ class MemoryStore:
                     budget.spent += settlement.used
                     budget.keep_until = now + claim.keep_seconds
 
+    async def seed(self, claim: Amount, spent: int) -> None:
+        """See `Store.seed`."""
+        budget = self._budget(claim, now := self._clock())
+        if not budget.spent:
+            budget.spent = spent
+            budget.keep_until = max(budget.keep_until, now + claim.keep_seconds)
+
     async def get(self, key: str) -> bytes | None:
         """See `Store.get`."""
         value, until = self._values.get(key, (None, 0.0))

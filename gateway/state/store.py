@@ -6,7 +6,7 @@ Above are limits, budgets, sessions and keys; every method is one round trip at 
 from collections.abc import Sequence
 from typing import Protocol
 
-from gateway.state.claims import Claim, Settlement, Verdict
+from gateway.state.claims import Amount, Claim, Settlement, Verdict
 
 
 class StoreError(Exception):
@@ -40,6 +40,9 @@ class Store(Protocol):
 
     async def left(self, claims: Sequence[Claim]) -> Verdict:
         """Returns what `claim` would, and changes nothing."""
+
+    async def seed(self, claim: Amount, spent: int) -> None:
+        """Says what of a budget was spent already, unless the store knows of something that was."""
 
     async def get(self, key: str) -> bytes | None:
         """Returns a value; None if there is none."""

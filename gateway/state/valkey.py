@@ -73,6 +73,10 @@ class ValkeyStore:
             claims = [settlement.claim for settlement in settlements]
             await self._run("settle", claims, [settlement.used for settlement in settlements])
 
+    async def seed(self, claim: Amount, spent: int) -> None:
+        """See `Store.seed`."""
+        await self._run("seed", [claim], [spent])
+
     async def get(self, key: str) -> bytes | None:
         """See `Store.get`."""
         value: bytes | None = await self._ask(self._client.get(_PREFIX + key))

@@ -51,6 +51,7 @@ class GatewayCollector(Collector):
         yield from self._calls()
         yield from _targets(list(self._recorder.targets.values()))
         yield from self._events()
+        yield from self._routing()
         yield from _batches(self._recorder.batches)
         yield from self._process()
 
@@ -84,7 +85,20 @@ class GatewayCollector(Collector):
             ("errors", "RPCs that failed, by error kind.", ("kind", "provider"), recorder.errors),
             ("stream_interrupts", "Streams that broke after their first event.", ("reason",), recorder.stream_interrupts),
             ("auth_failure", "Requests without a known credential.", ("type",), recorder.auth_failures),
-            ("ratelimit_rejected", "Requests that were over a limit of their key.", ("limit",), recorder.limit_rejections),
+            (
+                "ratelimit_rejected",
+                "Requests that were over a limit, and attempts that were over a host's.",
+                ("scope", "limit"),
+                recorder.limit_rejections,
+            ),
+            ("budget_rejected", "Requests that were over a budget.", ("scope",), recorder.budget_rejections),
+            ("cb_transitions", "Changes of breakers, by what they became.", ("state",), recorder.breaker_transitions),
+            (
+                "session_pin_changes",
+                "Conversations that went on with another target.",
+                ("reason",),
+                recorder.session_changes,
+            ),
             (
                 "model_discovery",
                 "Lists of models that providers were asked for.",
@@ -101,13 +115,32 @@ class GatewayCollector(Collector):
             ("auth_success", "Requests with a known credential.", recorder.auth_successes),
             ("retries", "Attempts that followed a failed one.", recorder.retries),
             ("store_failures", "Times that the state store could not be reached.", recorder.store_failures),
+            ("hedges", "Second targets that were asked since the first took long.", recorder.hedges),
             ("panics", "Exceptions that nobody foresaw.", recorder.panics),
             ("stream_stalled", "Streams in which the provider fell silent for too long.", recorder.streams_stalled),
             ("empty_stream", "Streams that the provider ended without saying anything.", recorder.streams_empty),
-            ("agent_cooldowns", "Times that a target was passed over from then on.", recorder.cooldowns),
+            ("agent_cooldowns", "Times that a breaker of an agent's target opened.", recorder.cooldowns),
             ("agent_targets_exhausted", "Requests for which every target of the agent failed.", recorder.exhaustions),
         ):
             yield CounterMetricFamily(f"twinspan_{name}", text, value=count)
+
+    def _routing(self) -> Iterator[Metric]:
+        recorder = self._recorder
+        states = GaugeMetricFamily("twinspan_cb_state", "Breakers: 0 closed, 1 open, 2 half-open.", labels=("key",))
+        for key, state in list(recorder.breaker_states.items()):
+            states.add_metric(["/".join(key)], state)
+        yield states
+        for of, name in (("requests", "rpm"), ("tokens", "tpm")):
+            available = GaugeMetricFamily(
+                f"twinspan_ratelimit_{name}_available", f"What of a host's {of} a minute is left.", labels=("host",)
+            )
+            for (host, kind), left in list(recorder.hosts_left.items()):
+                if kind == of:
+                    available.add_metric([host], left)
+            yield available
+        active = GaugeMetricFamily("twinspan_session_active", "Conversations that stay with a target.")
+        active.add_metric((), recorder.sessions())
+        yield active
 
     def _process(self) -> Iterator[Metric]:
         recorder = self._recorder

@@ -27,6 +27,7 @@ from gateway.telemetry.counts import (
 from gateway.telemetry.histogram import Histogram
 
 _METHOD_LIMIT = 200
+_BREAKER_STATES = ("closed", "open", "half-open")
 
 
 class Attempt:
@@ -158,6 +159,7 @@ class Recorder:
         batches: What batches have done.
         loop_lag: Seconds by which the event loop was late.
         recent_lags: The last of them, oldest first.
+        sessions: Returns how many conversations stay with a target.
     """
 
     def __init__(
@@ -183,6 +185,13 @@ class Recorder:
         self.batches = BatchCounts()
         self.model_discoveries = LabelCounts()
         self.limit_rejections = LabelCounts()
+        self.budget_rejections = LabelCounts()
+        self.hosts_left: dict[tuple[str, str], int] = {}
+        self.session_changes = LabelCounts()
+        self.breaker_transitions = LabelCounts()
+        self.breaker_states: dict[tuple[str, str, str], int] = {}
+        self.hedges = 0
+        self.sessions: Callable[[], int] = lambda: 0
         self.store_failures = 0
         self.loop_lag = Histogram(LAG_SECONDS)
         self.recent_lags: deque[float] = deque(maxlen=LAG_LIMIT)
@@ -268,13 +277,56 @@ class Recorder:
         """Tells that every target of an agent failed."""
         self.exhaustions += 1
 
-    def rate_limited(self, limit: str) -> None:
-        """Tells that a request was not let in.
+    def rate_limited(self, scope: str, limit: str) -> None:
+        """Tells that a request was not let in, or that a provider was not asked.
 
         Args:
-            limit: Which limit of its key was reached: `requests`, `tokens` or `parallel`.
+            scope: Whose limit was reached: `key`, `team`, `agent` or `host`.
+            limit: Which: `requests`, `tokens` or `parallel`.
         """
-        self.limit_rejections.add(limit)
+        self.limit_rejections.add(scope, limit)
+
+    def budget_exceeded(self, scope: str) -> None:
+        """Tells that a request was not let in since a budget has not enough left.
+
+        Args:
+            scope: Whose: `key`, `team` or `agent`.
+        """
+        self.budget_rejections.add(scope)
+
+    def host_has_left(self, host: str, of: str, left: int) -> None:
+        """Tells what may still be asked of a host.
+
+        Args:
+            host: The host; there are as many as there are providers.
+            of: `requests`, `tokens` or `parallel`.
+            left: How much.
+        """
+        self.hosts_left[host, of] = left
+
+    def session_moved(self, reason: str) -> None:
+        """Tells that a conversation goes on with another target than before.
+
+        Args:
+            reason: `failure` of its target in this request, or `unavailable` from the start.
+        """
+        self.session_changes.add(reason)
+
+    def breaker_moved(self, key: tuple[str, str, str], state: int) -> None:
+        """Tells that a breaker has changed.
+
+        Args:
+            key: The target's agent, provider and model.
+            state: Into what: 0 closed, 1 open, 2 half-open.
+        """
+        if key not in self.breaker_states and len(self.breaker_states) >= self._target_limit:
+            key = (OTHER, OTHER, OTHER)
+        self.breaker_states[key] = state
+        self.breaker_transitions.add(_BREAKER_STATES[state])
+
+    def hedged(self) -> None:
+        """Tells that a second target was asked since the first took long."""
+        self.hedges += 1
 
     def store_failed(self) -> None:
         """Tells that the state store could not be reached, or failed."""

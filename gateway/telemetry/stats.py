@@ -1,6 +1,6 @@
 """The counts as `AdminService.GetStats` shows them.
 
-It reads what `gateway.telemetry.recorder` wrote. Cooldowns are not here, since whoever routes knows them, and of the process only
+It reads what `gateway.telemetry.recorder` wrote. Breakers are not here, since whoever routes knows them, and of the process only
 the lag. It may be called in a thread: tables and rows of samples are copied, each in one step, before they are walked.
 """
 
@@ -19,7 +19,7 @@ _DEGRADED, _FAILING = 0.1, 0.5
 
 
 def stats(recorder: Recorder, version: str) -> admin_pb2.GetStatsResponse:
-    """Returns all counts since start, without `cooldowns` and without what the operating system says of the process.
+    """Returns all counts since start, without `breakers` and without what the operating system says of the process.
 
     Args:
         recorder: What was counted.

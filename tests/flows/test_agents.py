@@ -66,8 +66,9 @@ async def test_a_target_that_keeps_failing_is_passed_over_until_its_cooldown_end
             await answered_by(twinspan, ask())
         assert len(upstream.requests) == 2
         stats = (await twinspan.rest.get("/statsz")).json()
-        (cooldown,) = stats["cooldowns"]
-        assert (cooldown["agent"], cooldown["provider"], cooldown["failures"]) == ("smart", "first", 2)
+        (breaker,) = stats["breakers"]
+        told = (breaker["agent"], breaker["provider"], breaker["failures"], breaker["state"])
+        assert told == ("smart", "first", 2, "open")
 
 
 async def test_when_every_target_fails_the_error_names_each_attempt(upstream: Upstream, second: Upstream) -> None:

@@ -201,7 +201,7 @@ BAD: Mapping[str, tuple[Script, str]] = {
         whole({"error": {"message": "No.", "type": "invalid_request_error", "param": "input", "code": "no_way"}}, 400),
         "invalid_request",
     ),
-    "a rate limit": (whole({"error": {"message": "Slow down."}}, 429, Retry_After="7"), "rate_limited"),
+    "a rate limit": (whole({"error": {"message": "Slow down."}}, 429, Retry_After="0.0001"), "rate_limited"),
     "a wrong key": (whole({"error": {"message": "Bad key upstream-secret-key."}}, 401), "auth_failed"),
     "a page": (text("<html>Internal Server Error</html>", 500), "provider_error"),
     "nothing": (lambda http, _request: hung_up(http), "network_error"),
@@ -301,7 +301,7 @@ async def test_a_failure_is_the_same_on_every_surface(twinspan: Running, upstrea
     outcome, answer = await ask_everywhere(twinspan, route)
     assert outcome.error == kind
     assert "upstream-secret-key" not in answer.text
-    assert answer.headers.get("Retry-After") == ("7" if kind == "rate_limited" else None)
+    assert answer.headers.get("Retry-After") == ("1" if kind == "rate_limited" else None)
     metrics = counted((await twinspan.rest.get("/metrics")).text)
     assert {value for name, value in metrics.items() if "errors" in name} == {3.0}
     assert twinspan.complaints() == []

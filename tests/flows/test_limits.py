@@ -82,7 +82,7 @@ async def test_of_a_thousand_requests_at_once_a_limit_of_100_lets_100_through(tw
         assert int(answer.headers["Retry-After"]) >= 1
         assert answer.headers["X-RateLimit-Remaining-Requests"] == "0"
     metrics = (await twinspan.rest.get("/metrics")).text
-    assert 'twinspan_ratelimit_rejected_total{limit="requests"}' in metrics
+    assert 'twinspan_ratelimit_rejected_total{limit="requests",scope="key"}' in metrics
 
 
 async def test_processes_that_share_a_server_let_100_through_together(upstream: Upstream, server: str) -> None:

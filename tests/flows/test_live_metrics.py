@@ -52,12 +52,25 @@ async def scrape(upstream: Upstream, tmp_path: Path) -> Scrape:
         sections = configuration(
             upstream.base_url,
             providers={
-                "acme": {**secret, "base_url": upstream.base_url, "models": [MODEL], "model_info": {MODEL: PRICES}},
+                "acme": {
+                    **secret,
+                    "base_url": upstream.base_url,
+                    "models": [MODEL, "spare"],
+                    "model_info": {MODEL: PRICES},
+                    "ratelimit_max_rpm": 600,
+                    "ratelimit_max_tpm": 600000,
+                },
                 "broken": {**secret, "base_url": broken.base_url, "models": ["one", "two"]},
             },
             agents={
                 "smart": {"models": ["one", MODEL], "max_retries": 1, "failure_threshold": 1},
                 "doomed": {"models": ["one", "two"]},
+                "poor": {"models": [MODEL], "budget_limit_usd": 0.00001},
+                "stays": {
+                    "models": [MODEL, "spare"],
+                    "strategy": "sticky",
+                    "failure_threshold": 1,
+                },
             },
             discovery={"enabled": True},
             api_keys=[
@@ -67,11 +80,15 @@ async def scrape(upstream: Upstream, tmp_path: Path) -> Scrape:
             files={"dir": str(tmp_path / "files")},
         )
         async with running(sections) as twinspan, twinspan.openai() as sdk:
+            upstream.plays(says("Hi."), whole({"error": {"message": "Oops."}}, 500), says("Hi."))
+            for _ in range(4):
+                await twinspan.chat(hello("stays"))
             upstream.plays(thoughtful, says("Hi", "."), streams(chunk({"content": "Hi"}), ConnectionError()), says("Hi."))
             await twinspan.chat(hello("smart"))
             await twinspan.chat(hello(MODEL, stream=True))
             await twinspan.chat(hello(MODEL, stream=True))
             await twinspan.chat(hello("doomed"))
+            await twinspan.chat(hello("poor"))
             for authorization in ("Bearer ts-nobody-of-the-tests-12", "", f"Bearer {READER}"):
                 await twinspan.chat(hello(MODEL), Authorization=authorization)
             for _ in range(2):

@@ -227,7 +227,7 @@ REFUSED = [
         whole({"error": {"code": 400, "message": "Too many tokens.", "type": "exceed_context_size_error", "n_ctx": 4096}}, 400),
         "context_exceeded",
     ),
-    Case("a rate limit", HELLO, whole({"error": {"message": "Slow down."}}, 429, Retry_After="7"), "rate_limited"),
+    Case("a rate limit", HELLO, whole({"error": {"message": "Slow down."}}, 429, Retry_After="0.0001"), "rate_limited"),
     Case("the provider's own trouble", HELLO, text("<html>Internal Server Error</html>", 500), "provider_error"),
     Case("a wrong key at the provider", HELLO, whole({"error": {"message": "Bad key upstream-secret-key."}}, 401), "auth_failed"),
     Case("a page where JSON should be", HELLO, text("<html>Welcome</html>"), "provider_error"),

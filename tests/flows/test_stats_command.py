@@ -108,12 +108,13 @@ def test_a_report_has_a_table_of_providers_of_models_and_of_what_cools_down() ->
                 "cost_usd": 0.5,
             }
         ],
-        "cooldowns": [
+        "breakers": [
             {
                 "model": "m",
                 "provider": "acme",
                 "agent": "smart",
                 "failures": 3,
+                "state": "open",
                 "remaining_seconds": 9.6,
                 "last_error": "rate_limited",
             }
@@ -133,6 +134,6 @@ def test_a_report_has_a_table_of_providers_of_models_and_of_what_cools_down() ->
         "MODEL  PROVIDER  AGENT  REQUESTS  ERRORS  READ  WRITTEN  P50       P95       P99        COST",
         "m      acme      smart  4         1       10    20       250.0 ms  500.0 ms  1000.0 ms  $0.500000",
         "",
-        "COOLING DOWN  PROVIDER  AGENT  FAILURES  LEFT  LAST ERROR",
-        "m             acme      smart  3         10 s  rate_limited",
+        "BREAKER OF  PROVIDER  AGENT  STATE  FAILURES  LEFT  LAST ERROR",
+        "m           acme      smart  open   3         10 s  rate_limited",
     ]

@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from twinspan.v1 import annotations_pb2 as twinspan_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17twinspan/v1/admin.proto\x12\x0btwinspan.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1dtwinspan/v1/annotations.proto\"\x11\n\x0fGetStatsRequest\"\xf2\x03\n\x10GetStatsResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x02 \x01(\x01\x12\x19\n\x11inflight_requests\x18\x03 \x01(\x03\x12\'\n\x06models\x18\x04 \x03(\x0b\x32\x17.twinspan.v1.ModelStats\x12-\n\tcooldowns\x18\x05 \x03(\x0b\x32\x1a.twinspan.v1.CooldownStats\x12\x39\n\x06\x65rrors\x18\x06 \x03(\x0b\x32).twinspan.v1.GetStatsResponse.ErrorsEntry\x12\'\n\x06totals\x18\x07 \x01(\x0b\x32\x17.twinspan.v1.TotalStats\x12-\n\tproviders\x18\x08 \x03(\x0b\x32\x1a.twinspan.v1.ProviderStats\x12*\n\x07\x62illing\x18\t \x01(\x0b\x32\x19.twinspan.v1.BillingStats\x12(\n\x07\x62\x61tches\x18\n \x01(\x0b\x32\x17.twinspan.v1.BatchStats\x12*\n\x07process\x18\x0b \x01(\x0b\x32\x19.twinspan.v1.ProcessStats\x1a-\n\x0b\x45rrorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"G\n\x11WatchStatsRequest\x12\x1d\n\x10interval_seconds\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x13\n\x11_interval_seconds\"B\n\x12WatchStatsResponse\x12,\n\x05stats\x18\x01 \x01(\x0b\x32\x1d.twinspan.v1.GetStatsResponse\"\xc9\x01\n\nTotalStats\x12\x10\n\x08requests\x18\x01 \x01(\x03\x12\x0e\n\x06\x65rrors\x18\x02 \x01(\x03\x12\x14\n\x0cinput_tokens\x18\x03 \x01(\x03\x12\x15\n\routput_tokens\x18\x04 \x01(\x03\x12\x18\n\x10reasoning_tokens\x18\x05 \x01(\x03\x12\x18\n\x10\x63\x61\x63he_hit_tokens\x18\x06 \x01(\x03\x12\x19\n\x11\x63\x61\x63he_miss_tokens\x18\x07 \x01(\x03\x12\x1d\n\x15\x63\x61\x63he_creation_tokens\x18\x08 \x01(\x03\"\xa2\x02\n\rProviderStats\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x10\n\x08requests\x18\x03 \x01(\x03\x12\x0e\n\x06\x65rrors\x18\x04 \x01(\x03\x12\x19\n\x11recent_error_rate\x18\x05 \x01(\x01\x12\x1b\n\x13latency_p50_seconds\x18\x06 \x01(\x01\x12\x12\n\nlast_error\x18\x07 \x01(\t\x12#\n\x16last_error_seconds_ago\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12%\n\x18last_success_seconds_ago\x18\t \x01(\x01H\x01\x88\x01\x01\x42\x19\n\x17_last_error_seconds_agoB\x1b\n\x19_last_success_seconds_ago\"\xc5\x01\n\x0c\x42illingStats\x12\x10\n\x08\x63ost_usd\x18\x01 \x01(\x01\x12N\n\x14\x63ost_usd_by_provider\x18\x02 \x03(\x0b\x32\x30.twinspan.v1.BillingStats.CostUsdByProviderEntry\x12\x19\n\x11unpriced_requests\x18\x03 \x01(\x03\x1a\x38\n\x16\x43ostUsdByProviderEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"k\n\nBatchStats\x12\x0e\n\x06\x61\x63tive\x18\x01 \x01(\x03\x12\x18\n\x10pending_requests\x18\x02 \x01(\x03\x12\x1a\n\x12\x63ompleted_requests\x18\x03 \x01(\x03\x12\x17\n\x0f\x66\x61iled_requests\x18\x04 \x01(\x03\"\xd3\x01\n\x0cProcessStats\x12\"\n\x15resident_memory_bytes\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nopen_files\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x15\n\rasyncio_tasks\x18\x03 \x01(\x03\x12\"\n\x1a\x65vent_loop_lag_p50_seconds\x18\x04 \x01(\x01\x12\"\n\x1a\x65vent_loop_lag_p99_seconds\x18\x05 \x01(\x01\x42\x18\n\x16_resident_memory_bytesB\r\n\x0b_open_files\"\xfd\x02\n\nModelStats\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x10\n\x08requests\x18\x04 \x01(\x03\x12\x0e\n\x06\x65rrors\x18\x05 \x01(\x03\x12\x14\n\x0cinput_tokens\x18\x06 \x01(\x03\x12\x15\n\routput_tokens\x18\x07 \x01(\x03\x12\x18\n\x10reasoning_tokens\x18\x08 \x01(\x03\x12\x18\n\x10\x63\x61\x63he_hit_tokens\x18\t \x01(\x03\x12\x19\n\x11\x63\x61\x63he_miss_tokens\x18\n \x01(\x03\x12\x1d\n\x15\x63\x61\x63he_creation_tokens\x18\x0b \x01(\x03\x12\x1b\n\x13latency_p50_seconds\x18\x0c \x01(\x01\x12\x1b\n\x13latency_p95_seconds\x18\r \x01(\x01\x12\x1b\n\x13latency_p99_seconds\x18\x0e \x01(\x01\x12\x10\n\x08\x63ost_usd\x18\x0f \x01(\x01\x12\x19\n\x11unpriced_requests\x18\x10 \x01(\x03\"\x80\x01\n\rCooldownStats\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x10\n\x08\x66\x61ilures\x18\x04 \x01(\x05\x12\x19\n\x11remaining_seconds\x18\x05 \x01(\x01\x12\x12\n\nlast_error\x18\x06 \x01(\t\"O\n\x0eProfileRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x14\n\x07seconds\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05\x64\x65\x62ug\x18\x03 \x01(\x05\x42\n\n\x08_seconds\"8\n\x0fProfileResponse\x12\x14\n\x0c\x63ontent_type\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x32\x91\x02\n\x0c\x41\x64minService\x12\\\n\x08GetStats\x12\x1c.twinspan.v1.GetStatsRequest\x1a\x1d.twinspan.v1.GetStatsResponse\"\x13\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\t\x12\x07/statsz\x12U\n\nWatchStats\x12\x1e.twinspan.v1.WatchStatsRequest\x1a\x1f.twinspan.v1.WatchStatsResponse\"\x04\xa8\xbb\x18\x02\x30\x01\x12L\n\x07Profile\x12\x1b.twinspan.v1.ProfileRequest\x1a\x1c.twinspan.v1.ProfileResponse\"\x04\xa8\xbb\x18\x04\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17twinspan/v1/admin.proto\x12\x0btwinspan.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1dtwinspan/v1/annotations.proto\"\x11\n\x0fGetStatsRequest\"\xf0\x03\n\x10GetStatsResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x02 \x01(\x01\x12\x19\n\x11inflight_requests\x18\x03 \x01(\x03\x12\'\n\x06models\x18\x04 \x03(\x0b\x32\x17.twinspan.v1.ModelStats\x12+\n\x08\x62reakers\x18\x05 \x03(\x0b\x32\x19.twinspan.v1.BreakerStats\x12\x39\n\x06\x65rrors\x18\x06 \x03(\x0b\x32).twinspan.v1.GetStatsResponse.ErrorsEntry\x12\'\n\x06totals\x18\x07 \x01(\x0b\x32\x17.twinspan.v1.TotalStats\x12-\n\tproviders\x18\x08 \x03(\x0b\x32\x1a.twinspan.v1.ProviderStats\x12*\n\x07\x62illing\x18\t \x01(\x0b\x32\x19.twinspan.v1.BillingStats\x12(\n\x07\x62\x61tches\x18\n \x01(\x0b\x32\x17.twinspan.v1.BatchStats\x12*\n\x07process\x18\x0b \x01(\x0b\x32\x19.twinspan.v1.ProcessStats\x1a-\n\x0b\x45rrorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"G\n\x11WatchStatsRequest\x12\x1d\n\x10interval_seconds\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x13\n\x11_interval_seconds\"B\n\x12WatchStatsResponse\x12,\n\x05stats\x18\x01 \x01(\x0b\x32\x1d.twinspan.v1.GetStatsResponse\"\xc9\x01\n\nTotalStats\x12\x10\n\x08requests\x18\x01 \x01(\x03\x12\x0e\n\x06\x65rrors\x18\x02 \x01(\x03\x12\x14\n\x0cinput_tokens\x18\x03 \x01(\x03\x12\x15\n\routput_tokens\x18\x04 \x01(\x03\x12\x18\n\x10reasoning_tokens\x18\x05 \x01(\x03\x12\x18\n\x10\x63\x61\x63he_hit_tokens\x18\x06 \x01(\x03\x12\x19\n\x11\x63\x61\x63he_miss_tokens\x18\x07 \x01(\x03\x12\x1d\n\x15\x63\x61\x63he_creation_tokens\x18\x08 \x01(\x03\"\xa2\x02\n\rProviderStats\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x10\n\x08requests\x18\x03 \x01(\x03\x12\x0e\n\x06\x65rrors\x18\x04 \x01(\x03\x12\x19\n\x11recent_error_rate\x18\x05 \x01(\x01\x12\x1b\n\x13latency_p50_seconds\x18\x06 \x01(\x01\x12\x12\n\nlast_error\x18\x07 \x01(\t\x12#\n\x16last_error_seconds_ago\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12%\n\x18last_success_seconds_ago\x18\t \x01(\x01H\x01\x88\x01\x01\x42\x19\n\x17_last_error_seconds_agoB\x1b\n\x19_last_success_seconds_ago\"\xc5\x01\n\x0c\x42illingStats\x12\x10\n\x08\x63ost_usd\x18\x01 \x01(\x01\x12N\n\x14\x63ost_usd_by_provider\x18\x02 \x03(\x0b\x32\x30.twinspan.v1.BillingStats.CostUsdByProviderEntry\x12\x19\n\x11unpriced_requests\x18\x03 \x01(\x03\x1a\x38\n\x16\x43ostUsdByProviderEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"k\n\nBatchStats\x12\x0e\n\x06\x61\x63tive\x18\x01 \x01(\x03\x12\x18\n\x10pending_requests\x18\x02 \x01(\x03\x12\x1a\n\x12\x63ompleted_requests\x18\x03 \x01(\x03\x12\x17\n\x0f\x66\x61iled_requests\x18\x04 \x01(\x03\"\xd3\x01\n\x0cProcessStats\x12\"\n\x15resident_memory_bytes\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nopen_files\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x15\n\rasyncio_tasks\x18\x03 \x01(\x03\x12\"\n\x1a\x65vent_loop_lag_p50_seconds\x18\x04 \x01(\x01\x12\"\n\x1a\x65vent_loop_lag_p99_seconds\x18\x05 \x01(\x01\x42\x18\n\x16_resident_memory_bytesB\r\n\x0b_open_files\"\xfd\x02\n\nModelStats\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x10\n\x08requests\x18\x04 \x01(\x03\x12\x0e\n\x06\x65rrors\x18\x05 \x01(\x03\x12\x14\n\x0cinput_tokens\x18\x06 \x01(\x03\x12\x15\n\routput_tokens\x18\x07 \x01(\x03\x12\x18\n\x10reasoning_tokens\x18\x08 \x01(\x03\x12\x18\n\x10\x63\x61\x63he_hit_tokens\x18\t \x01(\x03\x12\x19\n\x11\x63\x61\x63he_miss_tokens\x18\n \x01(\x03\x12\x1d\n\x15\x63\x61\x63he_creation_tokens\x18\x0b \x01(\x03\x12\x1b\n\x13latency_p50_seconds\x18\x0c \x01(\x01\x12\x1b\n\x13latency_p95_seconds\x18\r \x01(\x01\x12\x1b\n\x13latency_p99_seconds\x18\x0e \x01(\x01\x12\x10\n\x08\x63ost_usd\x18\x0f \x01(\x01\x12\x19\n\x11unpriced_requests\x18\x10 \x01(\x03\"\x8e\x01\n\x0c\x42reakerStats\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x10\n\x08\x66\x61ilures\x18\x04 \x01(\x05\x12\x19\n\x11remaining_seconds\x18\x05 \x01(\x01\x12\x12\n\nlast_error\x18\x06 \x01(\t\x12\r\n\x05state\x18\x07 \x01(\t\"O\n\x0eProfileRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x14\n\x07seconds\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05\x64\x65\x62ug\x18\x03 \x01(\x05\x42\n\n\x08_seconds\"8\n\x0fProfileResponse\x12\x14\n\x0c\x63ontent_type\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x32\x91\x02\n\x0c\x41\x64minService\x12\\\n\x08GetStats\x12\x1c.twinspan.v1.GetStatsRequest\x1a\x1d.twinspan.v1.GetStatsResponse\"\x13\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\t\x12\x07/statsz\x12U\n\nWatchStats\x12\x1e.twinspan.v1.WatchStatsRequest\x1a\x1f.twinspan.v1.WatchStatsResponse\"\x04\xa8\xbb\x18\x02\x30\x01\x12L\n\x07Profile\x12\x1b.twinspan.v1.ProfileRequest\x1a\x1c.twinspan.v1.ProfileResponse\"\x04\xa8\xbb\x18\x04\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,33 +46,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATSREQUEST']._serialized_start=101
   _globals['_GETSTATSREQUEST']._serialized_end=118
   _globals['_GETSTATSRESPONSE']._serialized_start=121
-  _globals['_GETSTATSRESPONSE']._serialized_end=619
-  _globals['_GETSTATSRESPONSE_ERRORSENTRY']._serialized_start=574
-  _globals['_GETSTATSRESPONSE_ERRORSENTRY']._serialized_end=619
-  _globals['_WATCHSTATSREQUEST']._serialized_start=621
-  _globals['_WATCHSTATSREQUEST']._serialized_end=692
-  _globals['_WATCHSTATSRESPONSE']._serialized_start=694
-  _globals['_WATCHSTATSRESPONSE']._serialized_end=760
-  _globals['_TOTALSTATS']._serialized_start=763
-  _globals['_TOTALSTATS']._serialized_end=964
-  _globals['_PROVIDERSTATS']._serialized_start=967
-  _globals['_PROVIDERSTATS']._serialized_end=1257
-  _globals['_BILLINGSTATS']._serialized_start=1260
-  _globals['_BILLINGSTATS']._serialized_end=1457
-  _globals['_BILLINGSTATS_COSTUSDBYPROVIDERENTRY']._serialized_start=1401
-  _globals['_BILLINGSTATS_COSTUSDBYPROVIDERENTRY']._serialized_end=1457
-  _globals['_BATCHSTATS']._serialized_start=1459
-  _globals['_BATCHSTATS']._serialized_end=1566
-  _globals['_PROCESSSTATS']._serialized_start=1569
-  _globals['_PROCESSSTATS']._serialized_end=1780
-  _globals['_MODELSTATS']._serialized_start=1783
-  _globals['_MODELSTATS']._serialized_end=2164
-  _globals['_COOLDOWNSTATS']._serialized_start=2167
-  _globals['_COOLDOWNSTATS']._serialized_end=2295
-  _globals['_PROFILEREQUEST']._serialized_start=2297
-  _globals['_PROFILEREQUEST']._serialized_end=2376
-  _globals['_PROFILERESPONSE']._serialized_start=2378
-  _globals['_PROFILERESPONSE']._serialized_end=2434
-  _globals['_ADMINSERVICE']._serialized_start=2437
-  _globals['_ADMINSERVICE']._serialized_end=2710
+  _globals['_GETSTATSRESPONSE']._serialized_end=617
+  _globals['_GETSTATSRESPONSE_ERRORSENTRY']._serialized_start=572
+  _globals['_GETSTATSRESPONSE_ERRORSENTRY']._serialized_end=617
+  _globals['_WATCHSTATSREQUEST']._serialized_start=619
+  _globals['_WATCHSTATSREQUEST']._serialized_end=690
+  _globals['_WATCHSTATSRESPONSE']._serialized_start=692
+  _globals['_WATCHSTATSRESPONSE']._serialized_end=758
+  _globals['_TOTALSTATS']._serialized_start=761
+  _globals['_TOTALSTATS']._serialized_end=962
+  _globals['_PROVIDERSTATS']._serialized_start=965
+  _globals['_PROVIDERSTATS']._serialized_end=1255
+  _globals['_BILLINGSTATS']._serialized_start=1258
+  _globals['_BILLINGSTATS']._serialized_end=1455
+  _globals['_BILLINGSTATS_COSTUSDBYPROVIDERENTRY']._serialized_start=1399
+  _globals['_BILLINGSTATS_COSTUSDBYPROVIDERENTRY']._serialized_end=1455
+  _globals['_BATCHSTATS']._serialized_start=1457
+  _globals['_BATCHSTATS']._serialized_end=1564
+  _globals['_PROCESSSTATS']._serialized_start=1567
+  _globals['_PROCESSSTATS']._serialized_end=1778
+  _globals['_MODELSTATS']._serialized_start=1781
+  _globals['_MODELSTATS']._serialized_end=2162
+  _globals['_BREAKERSTATS']._serialized_start=2165
+  _globals['_BREAKERSTATS']._serialized_end=2307
+  _globals['_PROFILEREQUEST']._serialized_start=2309
+  _globals['_PROFILEREQUEST']._serialized_end=2388
+  _globals['_PROFILERESPONSE']._serialized_start=2390
+  _globals['_PROFILERESPONSE']._serialized_end=2446
+  _globals['_ADMINSERVICE']._serialized_start=2449
+  _globals['_ADMINSERVICE']._serialized_end=2722
 # @@protoc_insertion_point(module_scope)

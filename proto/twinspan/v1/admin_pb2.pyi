@@ -65,7 +65,7 @@ class GetStatsResponse(_message.Message):
     UPTIME_SECONDS_FIELD_NUMBER: _builtins.int
     INFLIGHT_REQUESTS_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
-    COOLDOWNS_FIELD_NUMBER: _builtins.int
+    BREAKERS_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
     TOTALS_FIELD_NUMBER: _builtins.int
     PROVIDERS_FIELD_NUMBER: _builtins.int
@@ -83,8 +83,8 @@ class GetStatsResponse(_message.Message):
         """Counts by agent, provider and model, in alphabetical order."""
 
     @_builtins.property
-    def cooldowns(self) -> _containers.RepeatedCompositeFieldContainer[Global___CooldownStats]:
-        """Targets that failed of late, in alphabetical order."""
+    def breakers(self) -> _containers.RepeatedCompositeFieldContainer[Global___BreakerStats]:
+        """Breakers of targets that failed of late, in alphabetical order."""
 
     @_builtins.property
     def errors(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
@@ -117,7 +117,7 @@ class GetStatsResponse(_message.Message):
         uptime_seconds: _builtins.float = ...,
         inflight_requests: _builtins.int = ...,
         models: _abc.Iterable[Global___ModelStats] | None = ...,
-        cooldowns: _abc.Iterable[Global___CooldownStats] | None = ...,
+        breakers: _abc.Iterable[Global___BreakerStats] | None = ...,
         errors: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         totals: Global___TotalStats | None = ...,
         providers: _abc.Iterable[Global___ProviderStats] | None = ...,
@@ -127,7 +127,7 @@ class GetStatsResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "billing", b"billing", "process", b"process", "totals", b"totals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "billing", b"billing", "cooldowns", b"cooldowns", "errors", b"errors", "inflight_requests", b"inflight_requests", "models", b"models", "process", b"process", "providers", b"providers", "totals", b"totals", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "billing", b"billing", "breakers", b"breakers", "errors", b"errors", "inflight_requests", b"inflight_requests", "models", b"models", "process", b"process", "providers", b"providers", "totals", b"totals", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -506,8 +506,8 @@ class ModelStats(_message.Message):
 Global___ModelStats: _TypeAlias = ModelStats  # noqa: Y015
 
 @_typing.final
-class CooldownStats(_message.Message):
-    """A target that agents pass over for the moment."""
+class BreakerStats(_message.Message):
+    """A breaker: whether a target that failed of late is asked."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -517,18 +517,21 @@ class CooldownStats(_message.Message):
     FAILURES_FIELD_NUMBER: _builtins.int
     REMAINING_SECONDS_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     agent: _builtins.str
-    """The agent's name."""
+    """The agent's name; empty if the model is asked for by its own name."""
     provider: _builtins.str
     """The provider's name."""
     model: _builtins.str
     """The model's name."""
     failures: _builtins.int
-    """Failures without a success between them."""
+    """Failures without a success between them, or in the agent's window."""
     remaining_seconds: _builtins.float
-    """Seconds until it is tried again; 0 if it is not passed over now."""
+    """Seconds until an open breaker lets attempts through; 0 of others."""
     last_error: _builtins.str
     """The kind of the last error."""
+    state: _builtins.str
+    """`closed`, `open` or `half-open`."""
     def __init__(
         self,
         *,
@@ -538,14 +541,15 @@ class CooldownStats(_message.Message):
         failures: _builtins.int = ...,
         remaining_seconds: _builtins.float = ...,
         last_error: _builtins.str = ...,
+        state: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "failures", b"failures", "last_error", b"last_error", "model", b"model", "provider", b"provider", "remaining_seconds", b"remaining_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "failures", b"failures", "last_error", b"last_error", "model", b"model", "provider", b"provider", "remaining_seconds", b"remaining_seconds", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CooldownStats: _TypeAlias = CooldownStats  # noqa: Y015
+Global___BreakerStats: _TypeAlias = BreakerStats  # noqa: Y015
 
 @_typing.final
 class ProfileRequest(_message.Message):

@@ -167,7 +167,7 @@ def test_a_map_that_is_none_in_one_file_is_a_mistake_whatever_others_say(written
 # All mistakes at once
 
 
-STRATEGIES = "'round-robin', 'fallback', 'sticky', 'weighted', 'latency', 'cost' or 'least-busy'"
+STRATEGIES = "'round-robin', 'fallback', 'sticky', 'weighted', 'latency', 'cost', 'least-busy' or 'balanced'"
 
 
 def test_mistakes_of_every_kind_are_reported_together(written: Written) -> None:
@@ -365,8 +365,7 @@ def test_one_warning_names_every_key_without_effect(written: Written) -> None:
     )
     [warning] = written.load().warnings
     assert warning == (
-        "This version understands these keys but does not act on them: server.workers, governance.ratelimit_max_rpm, "
-        "agents.a.models[0].weight, bouncer, mcp_servers, agents.a.strategy (weighted: served as fallback), "
+        "This version understands these keys but does not act on them: server.workers, bouncer, mcp_servers, "
         "providers.acme.accounts[1]."
     )
 

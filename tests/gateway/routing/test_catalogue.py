@@ -12,10 +12,9 @@ from yarl import URL
 from gateway.errors import GatewayError
 from gateway.providers.provider import Provider
 from gateway.providers.timeouts import Timeouts
-from gateway.routing.catalogue import Agent, Catalogue, RoutingState, Target
-from gateway.routing.cooldown import CooldownSettings
+from gateway.routing.catalogue import Agent, Catalogue
 from gateway.routing.retry import CEILING_SECONDS, backoff_seconds
-from gateway.routing.strategies import fallback, round_robin
+from gateway.routing.target import Target
 
 
 def provider(name: str, *models: str) -> Provider:
@@ -26,7 +25,7 @@ ONE, TWO, OPEN = provider("one", "a", "shared", "smart"), provider("two", "b", "
 
 
 def agent(*targets: Target, **fields: Any) -> Agent:
-    return Agent("smart", targets, cooldown=CooldownSettings(1, 60), **fields)
+    return Agent("smart", targets, **fields)
 
 
 def found(catalogue: Catalogue, name: str) -> list[tuple[str, str]]:
@@ -71,37 +70,6 @@ def test_all_names_are_listed_agents_first_and_each_once() -> None:
         ("b", "two"),
         ("org/c", "two"),
     ]
-
-
-def test_cooling_targets_are_left_out_of_a_plan_unless_all_of_them_cool() -> None:
-    first, second = Target(ONE, "a", "smart"), Target(TWO, "b", "smart")
-    catalogue, state = Catalogue([ONE, TWO], [agent(first, second)]), RoutingState()
-    route = catalogue.route("smart")
-    assert list(route.plan(state, 0)) == [first, second]
-    state.cooldown(first).failed(0, CooldownSettings(1, 60), "provider_error")
-    assert list(route.plan(state, 1)) == [second]
-    state.cooldown(second).failed(0, CooldownSettings(1, 60), "provider_error")
-    assert list(route.plan(state, 1)) == [first, second]
-    assert list(route.plan(state, 60)) == [first, second]
-
-
-def test_what_is_learnt_of_targets_outlives_a_reload_and_goes_with_them() -> None:
-    first, second = Target(ONE, "a", "smart"), Target(TWO, "b", "smart")
-    state = RoutingState()
-    for target in (first, second):
-        state.cooldown(target).failed(0, CooldownSettings(1, 60), "provider_error")
-    state.next_turn("smart")
-    state.next_turn("gone")
-    state.forget([agent(second)])
-    assert (list(state.cooldowns), list(state.turns)) == ([second.key], ["smart"])
-    assert not state.cooldown(second).available(1)
-
-
-@given(st.lists(st.integers(), min_size=1, max_size=8), st.integers(0, 100))
-def test_each_strategy_gives_every_target_once(targets: list[int], turn: int) -> None:
-    assert list(fallback(targets, turn)) == targets
-    turned = round_robin(targets, turn)
-    assert list(turned) == targets[turn % len(targets) :] + targets[: turn % len(targets)]
 
 
 @given(st.integers(1, 100), st.none() | st.floats(0, 1000), st.randoms(use_true_random=False))

@@ -63,6 +63,13 @@ def busy() -> Recorder:
     recorder.batches.active, recorder.batches.pending = 1, 7
     recorder.batches.completed, recorder.batches.failed = 3, 2
     recorder.models_discovered("openai", "ok")
-    recorder.rate_limited("requests")
+    recorder.rate_limited("key", "requests")
+    recorder.budget_exceeded("team")
+    recorder.host_has_left("api.openai.com", "requests", 14)
+    recorder.host_has_left("api.openai.com", "tokens", 900)
+    recorder.session_moved("failure")
+    recorder.breaker_moved(("smart", "openai", "gpt-5"), 1)
+    recorder.hedged()
+    recorder.sessions = lambda: 2
     recorder.store_failed()
     return recorder
