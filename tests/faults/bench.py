@@ -5,31 +5,40 @@ and that nothing is left over.
 """
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from decimal import Decimal
+from itertools import count
 from typing import Any
 
 import httpx
 import pytest
-from twinspan.v1 import admin_pb2
+from twinspan.v1 import admin_pb2, chat_pb2
 from twinspan.v1.admin_pb2_grpc import AdminServiceStub
 
+from gateway.operations.chat_request import beginning_of
+from gateway.routing.sessions import preference
 from tests.faults import table
 from tests.faults.proxy import FaultProxy
-from tests.faults.surfaces import SURFACES, Clients, Seen, Surface
+from tests.faults.surfaces import SURFACES, Clients, Seen, Surface, body_of
 from tests.faults.table import Fault, View
 from tests.flows.running import TOKEN, configuration, running
 from tests.flows.upstream import Upstream, says
 from tests.waiting import until
 
-STRATEGIES = ("fallback", "round-robin")
+SHARES = {"weighted": (1, 0), "balanced": (1, 0.5)}
+"""With strategies that look at weights, those of the faulty target and of the other, so that the faulty one comes first."""
+STRATEGIES = ("fallback", "round-robin", "sticky", "weighted", "latency", "cost", "least-busy", "balanced")
 HASTY = {"first_token_timeout_seconds": 0.4, "stream_idle_timeout_seconds": 0.4}
 """For providers that hang. It is what a healthy one needs at most on a machine that is busy with other things."""
 HASTY_SECONDS = 0.6
-HEALTHY, DOWN = "healthy", "down"
-TPM, CLAIMED, USED = 1000, 500, 300
+HEALTHY, DOWN, DEAR = "healthy", "down", "a-model-that-nobody-can-pay"
+PRICES = {HEALTHY: 2000, DOWN: 2000}
+"""In US dollars for a million tokens; those of faulty ones cost half of it, so that they come first where the cheaper one does."""
+TPM, CLAIMED, USED, BUDGET_USD = 1000, 500, 300, 10
 USAGE = {"prompt_tokens": 200, "completion_tokens": 100, "total_tokens": USED}
 LONG_SECONDS = 3600
 _OF_CONNECTIONS = frozenset({"FaultProxy._serve", "RequestHandler.start"})
@@ -80,13 +89,14 @@ class Cell:
 
     @property
     def model(self) -> str:
-        return f"model-of-{self.provider}"
+        """The faulty model, of which each surface has its own, so that none meets a breaker that another has opened."""
+        return models_of(self.provider)[SURFACES.index(self.surface)]
 
     def agent(self, arrangement: Arrangement) -> str:
-        return f"{arrangement.name}-{self.provider}-{SURFACES.index(self.surface)}"
+        return f"{arrangement.name}-{self.model}"
 
     def token(self, arrangement: Arrangement | None) -> str:
-        return f"ts-key-of-{self.agent(arrangement) if arrangement else f'{self.model}-{SURFACES.index(self.surface)}'}"
+        return f"ts-key-of-{self.agent(arrangement) if arrangement else self.model}"
 
 
 def cells(fault: Fault) -> list[Cell]:
@@ -102,6 +112,13 @@ def hangs(fault: Fault) -> bool:
 def provider_of(fault: Fault) -> str:
     """Returns the name of the provider that has this fault."""
     return f"faulty-{list(table.BY_NAME).index(fault.name)}"
+
+
+def models_of(provider: str) -> list[str]:
+    """Returns the models that a provider offers."""
+    if provider == HEALTHY:
+        return [f"model-of-{provider}", DEAR]
+    return [f"model-of-{provider}"] if provider == DOWN else [f"model-{number}-of-{provider}" for number in range(len(SURFACES))]
 
 
 class Bench:
@@ -128,23 +145,41 @@ class Bench:
 
     async def ask(self, cell: Cell, model: str, token: str = TOKEN) -> Seen:
         """Asks over the cell's surface; its faulty provider is told when the client sees something."""
-        asker = cell.surface.name
-        return await cell.surface.ask(self._clients, chat(model, asker), token, lambda: self.proxies[cell.provider].seen(asker))
+        asker, says = cell.surface.name, self._prompt(model, cell.provider)
+        return await cell.surface.ask(
+            self._clients, chat(model, asker, says), token, lambda: self.proxies[cell.provider].seen(asker)
+        )
 
     async def healthy(self, cell: Cell) -> Seen:
         """Returns what the client sees if there is no fault."""
         return await self.ask(cell, f"model-of-{HEALTHY}")
 
-    async def passes_over(self, cell: Cell, agent: str) -> bool:
-        """Asks an agent twice more, which begins with the faulty target at least once, and tells whether that was passed over."""
-        seen = [await self.ask(cell, agent) for _ in range(2)]
-        passed = [(answer.provider, answer.attempts) for answer in seen] == [(HEALTHY, "1")] * 2
-        stats = await self.stats()
-        cooling = next((entry for entry in stats.cooldowns if (entry.agent, entry.provider) == (agent, cell.provider)), None)
-        assert passed == (cooling is not None and cooling.remaining_seconds > 0)
-        if cooling is not None:
-            assert cooling.last_error == cell.view.kind
-        return passed
+    async def breakers(self) -> dict[tuple[str, str], admin_pb2.BreakerStats]:
+        """Returns the breakers that have something to remember, by agent and provider."""
+        return {(entry.agent, entry.provider): entry for entry in (await self.stats()).breakers}
+
+    async def assert_breaker(self, cell: Cell, agent: str, breaker: admin_pb2.BreakerStats | None) -> None:
+        """Makes sure that a faulty target's breaker is open, and the target passed over, if that is to blame, and else not.
+
+        Args:
+            cell: Who is faulty, and how.
+            agent: The agent that was asked once.
+            breaker: The target's breaker, after that.
+        """
+        view = cell.view
+        if view.kind is None:
+            assert breaker is None
+            return
+        asked_again = [await self.ask(cell, agent) for _ in range(2)]
+        if view.blamed:
+            assert breaker is not None
+            assert (breaker.state, breaker.failures, breaker.last_error) == ("open", 1, view.kind)
+            assert breaker.remaining_seconds > 0
+            assert [(seen.errors, seen.provider, seen.attempts) for seen in asked_again] == [([], HEALTHY, "1")] * 2
+        else:
+            assert breaker is None
+            if not agent.startswith("sticky"):  # where a conversation stays with whom it was answered by
+                assert "2" in [seen.attempts for seen in asked_again]
 
     async def stats(self) -> admin_pb2.GetStatsResponse:
         """Returns what AdminService says."""
@@ -152,18 +187,27 @@ class Bench:
         stats: admin_pb2.GetStatsResponse = await admin.GetStats(admin_pb2.GetStatsRequest(), metadata=self.twinspan.metadata)
         return stats
 
-    async def assert_settled(self, token: str, *, answered: bool, begun: bool) -> None:
-        """Makes sure that a key's only place is free again, and that its tokens are settled.
+    async def assert_settled(self, token: str, *, answered_by: str, begun: bool) -> None:
+        """Makes sure that a key's only place is free again, and that its tokens and its budget are settled.
 
         A request that failed costs nothing, one that was answered what the provider says, and one that broke off what was claimed
-        for it, since nobody knows better. The bucket is refilled meanwhile, by less than 17 tokens a second.
+        for it, since nobody knows better. The bucket of tokens is refilled meanwhile, by less than 17 a second.
+
+        Args:
+            token: The key, which has asked once.
+            answered_by: The provider that answered; empty if none did.
+            begun: Whether an answer broke off.
         """
+        spent = Decimal(BUDGET_USD) - await self._budget_left(token)
         taken = self._fresh_left - await self._left(token)
-        if answered:
+        if answered_by:
+            assert spent == Decimal(USED * price_of(answered_by)) / 1_000_000
             assert 0 < taken <= USED
         elif begun:
+            assert spent > Decimal(USED * price_of(HEALTHY) // 2) / 1_000_000
             assert USED < taken <= CLAIMED + 100
         else:
+            assert spent == 0
             assert taken == 0
 
     async def nothing_is_left(self) -> None:
@@ -181,6 +225,27 @@ class Bench:
         assert response.status_code == 200, response.text
         return int(response.headers["X-RateLimit-Remaining-Tokens"])
 
+    async def _budget_left(self, token: str) -> Decimal:
+        """Returns what a key has left, as it is told when it asks for more than that."""
+        asked = {**chat(DEAR, ""), "stream": False, "max_completion_tokens": 1}
+        response = await self.twinspan.chat(asked, Authorization=f"Bearer {token}")
+        assert (response.status_code, response.json()["error_kind"]) == (429, "budget_exceeded"), response.text
+        left = re.search(r"has \$([0-9.]+) left", response.json()["error"]["message"])
+        assert left is not None
+        return Decimal(left[1])
+
+    def _prompt(self, model: str, provider: str) -> str:
+        """Returns what to say, so that an agent that stays with whom a conversation began with begins with the faulty target."""
+        agent = self.twinspan.gateway.core._catalogue.agents.get(model)
+        if agent is None or agent.strategy != "sticky":
+            return "Hello"
+        for number in count():
+            says, request = f"Hello {number}", chat_pb2.ChatRequest()
+            body_of(chat(model, "", says)).fill(request)
+            if preference(beginning_of(request), agent.targets)[0].provider.name == provider:
+                return says
+        raise AssertionError
+
     def _open(self) -> tuple[int, int, int]:
         core = self.twinspan.gateway.core
         calls = sum(counts.inflight for counts in core._recorder.methods.values())
@@ -193,10 +258,15 @@ def _kinds_of_tasks() -> "Counter[str]":
     return Counter(name for name in names if name not in _OF_CONNECTIONS and not name.startswith("test_"))
 
 
-def chat(model: str, asker: str) -> dict[str, Any]:
+def chat(model: str, asker: str, says: str = "Hello") -> dict[str, Any]:
     """Returns what all cells ask."""
-    messages = [{"role": "user", "content": "Hello"}]
+    messages = [{"role": "user", "content": says}]
     return {"model": model, "messages": messages, "max_completion_tokens": CLAIMED, "user": asker}
+
+
+def price_of(provider: str) -> int:
+    """Returns what a million tokens cost, read or written, in US dollars."""
+    return PRICES.get(provider, 1000)
 
 
 @asynccontextmanager
@@ -229,17 +299,6 @@ async def _bench(governance: Mapping[str, Any], faults: Sequence[Fault]) -> Asyn
 
 def _sections(governance: Mapping[str, Any], proxies: Mapping[str, FaultProxy], faults: Sequence[Fault]) -> dict[str, Any]:
     every = [Cell(fault, surface) for fault in faults for surface in SURFACES]
-    agents = {
-        cell.agent(arrangement): {
-            "strategy": arrangement.strategy,
-            "models": [cell.model, f"model-of-{arrangement.second}"],
-            "max_retries": arrangement.max_retries,
-            "failure_threshold": arrangement.failure_threshold,
-            "cooldown_seconds": LONG_SECONDS,
-        }
-        for cell in every
-        for arrangement in ARRANGEMENTS
-    }
     hasty = {provider_of(fault) for fault in faults if hangs(fault)}
     tokens = [cell.token(arrangement) for cell in every for arrangement in (None, *ARRANGEMENTS)]
     return configuration(
@@ -249,14 +308,33 @@ def _sections(governance: Mapping[str, Any], proxies: Mapping[str, FaultProxy], 
             name: {
                 "base_url": proxy.base_url,
                 "api_key": "secret-of-the-provider",
-                "models": [f"model-of-{name}"],
+                "models": models_of(name),
+                "model_info": {model: _prices(1_000_000_000 if model == DEAR else price_of(name)) for model in models_of(name)},
                 **({"timeout_seconds": HASTY_SECONDS} if name in hasty else {}),
             }
             for name, proxy in proxies.items()
         },
-        agents=agents,
+        agents={cell.agent(arrangement): _agent(cell, arrangement) for cell in every for arrangement in ARRANGEMENTS},
         api_keys=[
-            {"name": token, "token": token, "roles": ["user"], "tpm": TPM, "max_parallel": 1}
+            {"name": token, "token": token, "roles": ["user"], "tpm": TPM, "max_parallel": 1, "budget_usd": BUDGET_USD}
             for token in (*tokens, "ts-key-of-nobody-at-all")
         ],
     )
+
+
+def _prices(usd: int) -> dict[str, int]:
+    return {"input_cost_per_1m": usd, "output_cost_per_1m": usd}
+
+
+def _agent(cell: Cell, arrangement: Arrangement) -> dict[str, Any]:
+    first, second = SHARES.get(arrangement.strategy, (1, 1))
+    return {
+        "strategy": arrangement.strategy,
+        "models": [
+            {"provider": cell.provider, "model": cell.model, "weight": first},
+            {"provider": arrangement.second, "model": f"model-of-{arrangement.second}", "weight": second},
+        ],
+        "max_retries": arrangement.max_retries,
+        "failure_threshold": arrangement.failure_threshold,
+        "cooldown_seconds": LONG_SECONDS,
+    }

@@ -3,10 +3,13 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
+import pytest
 import pytest_asyncio
 import uvloop
+from twinspan.v1.errors_pb2 import ErrorKind
 
-from tests.faults.bench import Bench, benches
+from gateway import failures
+from tests.faults.bench import LONG_SECONDS, Bench, benches
 from tests.faults.table import Fault
 
 
@@ -17,6 +20,8 @@ def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callab
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def bench_of() -> AsyncIterator[Callable[[Fault], Bench]]:
-    """Gives the bench on which a fault is."""
-    async with benches() as started:
-        yield started
+    """Gives the bench on which a fault is. The shortest time for which a target is left alone is longer there than any test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(failures._DOUBLING, ErrorKind.ERROR_KIND_RATE_LIMITED, LONG_SECONDS)
+        async with benches() as started:
+            yield started

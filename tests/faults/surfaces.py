@@ -136,7 +136,7 @@ def _grpc(channel: str, *, stream: bool) -> Ask:
         outcome = Seen(code=grpc.StatusCode.OK)
         stub = ChatServiceStub(getattr(clients.twinspan, channel))
         metadata = (("authorization", f"Bearer {token}"),)
-        asked = ChatBody(json.dumps(body).encode())
+        asked = body_of(body)
         under_way: Any
         try:
             if stream:
@@ -162,6 +162,11 @@ def _grpc(channel: str, *, stream: bool) -> Ask:
         return outcome
 
     return ask
+
+
+def body_of(body: Mapping[str, Any]) -> ChatBody:
+    """Returns a body in the form in which HTTP clients write it: a conversation is known by what is written."""
+    return ChatBody(json.dumps(body, separators=(",", ":")).encode())
 
 
 def _bearer(token: str) -> dict[str, str]:

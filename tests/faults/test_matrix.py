@@ -80,7 +80,7 @@ async def test_the_client_of_one_model_sees_the_answer_or_one_error(bench_of: Ca
             assert_error(seen, view.kind, view.status, 1)
             if seen.status in {429, 503} and seen.code is None:
                 assert seen.facts["retry-after"] == str(view.retry_after or 1)
-        await bench.assert_settled(cell.token(None), answered=view.kind is None, begun=view.begun)
+        await bench.assert_settled(cell.token(None), answered_by="" if view.kind else cell.provider, begun=view.begun)
 
     await over_every_surface(fault, check)
     await bench.nothing_is_left()
@@ -94,18 +94,23 @@ async def test_an_agent_answers_from_its_next_target_and_passes_over_the_one_to_
     bench = bench_of(fault)
 
     async def check(cell: Cell) -> None:
-        view, agent, healthy = cell.view, cell.agent(arrangement), await bench.healthy(cell)
-        seen = await bench.ask(cell, agent, cell.token(arrangement))
-        if view.kind is None:
-            assert_fine(seen, cell.provider, 1, healthy)
-        elif view.begun:
+        view, healthy = cell.view, await bench.healthy(cell)
+        seen = await bench.ask(cell, cell.agent(arrangement), cell.token(arrangement))
+        answered_by = cell.provider if view.kind is None else HEALTHY
+        if view.begun:
             assert_broken_off(seen, view, cell.provider, healthy)
         else:
-            assert_fine(seen, HEALTHY, 2, healthy)
-        await bench.assert_settled(cell.token(arrangement), answered=not view.begun, begun=view.begun)
-        assert await bench.passes_over(cell, agent) == view.blamed
+            assert_fine(seen, answered_by, 1 if answered_by == cell.provider else 2, healthy)
+        await bench.assert_settled(cell.token(arrangement), answered_by="" if view.begun else answered_by, begun=view.begun)
 
     await over_every_surface(fault, check)
+    breakers = await bench.breakers()
+
+    async def check_breaker(cell: Cell) -> None:
+        agent = cell.agent(arrangement)
+        await bench.assert_breaker(cell, agent, breakers.get((agent, cell.provider)))
+
+    await over_every_surface(fault, check_breaker)
     await bench.nothing_is_left()
 
 
@@ -124,7 +129,7 @@ async def test_when_all_targets_fail_there_is_one_error_that_names_each_attempt(
             assert_error(seen, "targets_exhausted", 503, 2)
             assert f"{cell.provider}/{cell.model}: {view.kind} (" in seen.message
             assert f"{DOWN}/model-of-{DOWN}: provider_error (" in seen.message
-        await bench.assert_settled(cell.token(HOPELESS), answered=False, begun=view.begun)
+        await bench.assert_settled(cell.token(HOPELESS), answered_by="", begun=view.begun)
 
     await over_every_surface(fault, check)
     await bench.nothing_is_left()
@@ -134,7 +139,7 @@ async def test_when_all_targets_fail_there_is_one_error_that_names_each_attempt(
 async def test_a_target_is_tried_again_if_that_may_help(
     bench_of: Callable[[Fault], Bench], fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.exchange.backoff_seconds", lambda _retry, retry_after, _randomness: retry_after or 0.0)
+    monkeypatch.setattr("gateway.pursuit.backoff_seconds", lambda _retry, retry_after, _randomness: retry_after or 0.0)
     bench = bench_of(fault)
 
     async def check(cell: Cell) -> None:

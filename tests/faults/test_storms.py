@@ -18,30 +18,34 @@ EACH_SURFACE = pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: 
 
 @EACH_STORM
 @EACH_SURFACE
-async def test_in_a_storm_of_429_an_agent_stops_asking_after_the_wait_or_the_failures_that_it_needs(
+async def test_in_a_storm_of_429_an_agent_asks_once_and_leaves_the_target_alone(
     bench_of: Callable[[Fault], Bench], fault: Fault, surface: Surface
 ) -> None:
     bench, cell = bench_of(fault), Cell(fault, surface)
     agent, proxy = cell.agent(STORMY), bench.proxies[cell.provider]
-    before, needed = proxy.requests, 1 if cell.view.retry_after else STORMY.failure_threshold
-    seen = [await bench.ask(cell, agent) for _ in range(needed + 2)]
-    assert [answer.errors for answer in seen] == [[]] * (needed + 2)
-    assert [answer.attempts for answer in seen] == ["2"] * needed + ["1"] * 2
+    before = proxy.requests
+    seen = await bench.ask(cell, agent)
+    assert (seen.errors, seen.provider, seen.attempts) == ([], HEALTHY, "2")
     for answer in await asyncio.gather(*(bench.ask(cell, agent) for _ in range(20))):
         assert (answer.errors, answer.provider, answer.attempts) == ([], HEALTHY, "1")
-    assert proxy.requests - before == needed
+    assert proxy.requests - before == 1
     await bench.nothing_is_left()
 
 
 @EACH_STORM
-async def test_a_storm_of_429_is_not_made_worse(bench_of: Callable[[Fault], Bench], fault: Fault) -> None:
-    """Without an agent each request is one attempt, and each client is told when to come again."""
+async def test_in_a_storm_of_429_each_client_of_one_model_is_told_so_and_a_provider_that_asked_to_wait_is_left_alone(
+    bench_of: Callable[[Fault], Bench], fault: Fault
+) -> None:
     bench, proxy = bench_of(fault), bench_of(fault).proxies[Cell(fault, SURFACES[0]).provider]
-    before = proxy.requests
-    every = [Cell(fault, surface) for surface in SURFACES] * 5
-    for seen in await asyncio.gather(*(bench.ask(cell, cell.model) for cell in every)):
-        assert (seen.errors, seen.attempts) == (["rate_limited"], "1")
-    assert proxy.requests - before == len(every)
+    every = [Cell(fault, surface) for surface in SURFACES]
+    for cell in every:
+        assert (await bench.ask(cell, cell.model)).errors == ["rate_limited"]
+    before, wait = proxy.requests, every[0].view.retry_after
+    for seen in await asyncio.gather(*(bench.ask(cell, cell.model) for cell in every * 5)):
+        assert (seen.status, seen.errors) == (429, ["rate_limited"])
+        if seen.code is None:
+            assert 0 < int(seen.facts["retry-after"]) <= (wait or 1)
+    assert proxy.requests - before == (0 if wait else 5 * len(every))
     await bench.nothing_is_left()
 
 
@@ -53,7 +57,7 @@ async def test_a_provider_that_fails_every_other_time_is_asked_on_since_each_suc
     seen = [await bench.ask(cell, cell.agent(STORMY)) for _ in range(4 * STORMY.failure_threshold)]
     assert [answer.errors for answer in seen] == [[]] * len(seen)
     assert [(answer.provider, answer.attempts) for answer in seen] == [(HEALTHY, "2"), (cell.provider, "1")] * (len(seen) // 2)
-    assert not await bench.passes_over(cell, cell.agent(STORMY))
+    assert (cell.agent(STORMY), cell.provider) not in await bench.breakers()
     await bench.nothing_is_left()
 
 
