@@ -177,7 +177,11 @@ class Pursuit(Generic[_A]):
             means.limiter.settle(made.admission, None if usage is None else usage.input_tokens + usage.output_tokens)
         if fault is None:
             means.state.succeeded(target, made.entered, route.breaker)
-        elif isinstance(fault, GatewayError) and failures.blames_target(fault) and not (made.cut_short and self._is_out_of_time(fault)):
+        elif (
+            isinstance(fault, GatewayError)
+            and failures.blames_target(fault)
+            and not (made.cut_short and self._is_out_of_time(fault))
+        ):
             opened = means.state.failed(
                 target,
                 made.entered,
@@ -249,7 +253,7 @@ class Pursuit(Generic[_A]):
             self._failed.append(Failed(attempt.target, error))
             self.end(made, error)
             if self._is_out_of_time(error):
-                if not made.cut_short and len(self._route.targets) == 1:
+                if len(self._route.targets) == 1 and not made.cut_short:
                     raise
                 raise out_of_time(self._failed, self._seconds) from error
             if self._operation.creates and attempt.may_have_acted(error):
@@ -320,8 +324,12 @@ class Pursuit(Generic[_A]):
                 return await self._begin(target)
         return None
 
+    def _was_cut_short(self, made: Made[_A], error: GatewayError) -> bool:
+        """Tells whether an attempt failed since the request's time was over before the provider's own, so that nobody is to blame."""
+        return made.cut_short and self._is_out_of_time(error)
+
     def _is_out_of_time(self, error: GatewayError) -> bool:
-        """Tells whether the request's time is over: no target is to blame that had less than its own."""
+        """Tells whether the request's time is over, and an attempt failed by that."""
         remaining = self._deadline - self._means.clock()
         return error.kind == ErrorKind.ERROR_KIND_PROVIDER_TIMEOUT and remaining < _TIMER_SLACK_SECONDS
 

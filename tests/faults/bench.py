@@ -67,7 +67,8 @@ BY_STRATEGY = tuple(Arrangement(strategy, strategy) for strategy in STRATEGIES)
 RETRYING = Arrangement("retrying", "fallback", max_retries=1, failure_threshold=9)
 HOPELESS = Arrangement("hopeless", "fallback", second=DOWN)
 STORMY = Arrangement("stormy", "fallback", failure_threshold=5)
-ARRANGEMENTS = (*BY_STRATEGY, RETRYING, HOPELESS, STORMY)
+PATIENT = Arrangement("patient", "fallback", failure_threshold=5)
+ARRANGEMENTS = (*BY_STRATEGY, RETRYING, HOPELESS, STORMY, PATIENT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,14 @@ def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callab
     return {"uvloop": uvloop.new_event_loop}
 
 
-@pytest_asyncio.fixture(scope="package", loop_scope="package")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bench_of() -> AsyncIterator[Callable[[Fault], Bench]]:
-    """Gives the bench on which a fault is. The shortest time for which a target is left alone is longer there than any test."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(failures._DOUBLING, ErrorKind.ERROR_KIND_RATE_LIMITED, LONG_SECONDS)
-        async with benches() as started:
-            yield started
+    """Gives the bench on which a fault is."""
+    async with benches() as started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def long_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the shortest time for which a target is left alone longer than any test."""
+    monkeypatch.setitem(failures._DOUBLING, ErrorKind.ERROR_KIND_RATE_LIMITED, LONG_SECONDS)

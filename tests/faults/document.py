@@ -15,7 +15,7 @@ MARKER: Final = "<!-- From here on, the document is written by: python -m tests.
 """Stands before the table, at the end of the document's prose."""
 
 _HEAD = (
-    "| what the provider does | asked for | the client of one model gets | the client of an agent gets | asked again | counts |\n"
+    "| what the provider does | asked for | the client of one model gets | the client of an agent gets | asked again | breaker |\n"
     "| --- | --- | --- | --- | --- | --- |"
 )
 
@@ -42,7 +42,7 @@ def _rows(fault: Fault) -> Iterator[str]:
 
 
 def _row(name: str, form: str, view: View) -> str:
-    return f"| {name} | {form} | {_of_one_model(view)} | {_of_an_agent(view)} | {_asked_again(view)} | {_counts(view)} |"
+    return f"| {name} | {form} | {_of_one_model(view)} | {_of_an_agent(view)} | {_asked_again(view)} | {_breaker(view)} |"
 
 
 def _of_one_model(view: View) -> str:
@@ -65,12 +65,12 @@ def _asked_again(view: View) -> str:
     return "yes" if view.retried and not view.begun else "no"
 
 
-def _counts(view: View) -> str:
+def _breaker(view: View) -> str:
     if view.kind is None:
         return ""
-    if view.retry_after:
-        return "at once"
-    return "yes" if view.blamed else "no"
+    if view.held:
+        return "opens it, for as long as it asks" if view.retry_after else "opens it"
+    return "counts" if view.blamed else "does not count"
 
 
 if __name__ == "__main__":

@@ -54,6 +54,12 @@ async def resets_after_the_first_event(passage: Passage) -> None:
     passage.reset()
 
 
+async def resets_right_behind_the_first_event(passage: Passage) -> None:
+    answer = await passage.answer()
+    await passage.send(_chunked(answer) + _chunk(answer.begun))
+    passage.reset()
+
+
 async def hangs_at_once(passage: Passage) -> None:
     await passage.request()
     await passage.hang()

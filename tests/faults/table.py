@@ -21,8 +21,8 @@ class View:
         begun: Whether a part of the answer has reached the client before, so that the error follows it and nobody else is asked.
         retried: Whether the same target is asked again, where `max_retries` allows it.
         blamed: Whether it counts as a failure of the target.
-        retry_after: How many seconds the provider asks to wait, as the client is told. An agent waits so long before it asks the
-            target again, however few failures there were.
+        held: Whether it opens the target's breaker at once, however many failures that takes else.
+        retry_after: How many seconds the provider asks to wait, as the client is told.
     """
 
     kind: str | None
@@ -30,6 +30,7 @@ class View:
     begun: bool = False
     retried: bool = False
     blamed: bool = False
+    held: bool = False
     retry_after: int | None = None
 
 
@@ -54,9 +55,9 @@ FINE = View(None)
 UNREACHABLE = View("network_error", 502, retried=True, blamed=True)
 WRONG = View("provider_error", 502, retried=True, blamed=True)
 LATE = View("provider_timeout", 504, retried=True, blamed=True)
-BUSY = View("rate_limited", 429, retried=True, blamed=True)
-BUSY_FOR_LONG = View("rate_limited", 429, blamed=True, retry_after=3600)
-LOCKED = View("auth_failed", 401, blamed=True)
+BUSY = View("rate_limited", 429, retried=True, blamed=True, held=True)
+BUSY_FOR_LONG = View("rate_limited", 429, blamed=True, held=True, retry_after=3600)
+LOCKED = View("auth_failed", 401, blamed=True, held=True)
 TOO_LONG = View("context_exceeded", 400)
 NOT_THERE = View("not_found", 404)
 
@@ -74,6 +75,7 @@ ALL = (
     Fault("resets it after its headers", plays.resets_after_its_headers, UNREACHABLE, UNREACHABLE),
     Fault("resets it in the body, before the first event", plays.resets_before_the_first_event, UNREACHABLE, UNREACHABLE),
     Fault("resets it after the first event", plays.resets_after_the_first_event, _in_band(UNREACHABLE), UNREACHABLE),
+    Fault("resets it right behind the first event", plays.resets_right_behind_the_first_event, _in_band(UNREACHABLE), None),
     Fault("accepts and says nothing", plays.hangs_at_once, LATE, LATE),
     Fault("says nothing after its headers", plays.hangs_after_its_headers, LATE, LATE),
     Fault("says nothing in the body, before the first event", plays.hangs_before_the_first_event, LATE, LATE),

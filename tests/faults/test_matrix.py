@@ -9,11 +9,11 @@ from twinspan.v1 import annotations_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from tests.faults import table
-from tests.faults.bench import BY_STRATEGY, DOWN, HEALTHY, HOPELESS, RETRYING, Arrangement, Bench, Cell, cells
+from tests.faults.bench import BY_STRATEGY, DOWN, HEALTHY, HOPELESS, PATIENT, RETRYING, Arrangement, Bench, Cell, cells
 from tests.faults.surfaces import Seen
 from tests.faults.table import Fault, View
 
-pytestmark = pytest.mark.asyncio(loop_scope="package")
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ALL = pytest.mark.parametrize("fault", table.ALL, ids=lambda fault: fault.name)
 TRUE_FAULTS = pytest.mark.parametrize(
@@ -130,6 +130,30 @@ async def test_when_all_targets_fail_there_is_one_error_that_names_each_attempt(
             assert f"{cell.provider}/{cell.model}: {view.kind} (" in seen.message
             assert f"{DOWN}/model-of-{DOWN}: provider_error (" in seen.message
         await bench.assert_settled(cell.token(HOPELESS), answered_by="", begun=view.begun)
+
+    await over_every_surface(fault, check)
+    await bench.nothing_is_left()
+
+
+@TRUE_FAULTS
+async def test_the_first_failure_counts_or_opens_the_breaker_at_once_or_says_nothing_of_the_target(
+    bench_of: Callable[[Fault], Bench], fault: Fault
+) -> None:
+    bench = bench_of(fault)
+
+    async def ask(cell: Cell) -> None:
+        await bench.ask(cell, cell.agent(PATIENT))
+
+    await over_every_surface(fault, ask)
+    breakers = await bench.breakers()
+
+    async def check(cell: Cell) -> None:
+        breaker = breakers.get((cell.agent(PATIENT), cell.provider))
+        seen = breaker and (breaker.state, breaker.failures, breaker.last_error)
+        view = cell.view
+        assert seen == (("open" if view.held else "closed", 1, view.kind) if view.blamed else None)
+        if breaker is not None and view.retry_after:
+            assert view.retry_after - 60 < breaker.remaining_seconds <= view.retry_after
 
     await over_every_surface(fault, check)
     await bench.nothing_is_left()

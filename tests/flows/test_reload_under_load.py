@@ -187,8 +187,8 @@ async def test_fifty_reloads_break_no_stream_lose_no_request_and_forget_nothing(
         assert (stats["totals"]["requests"], stats["totals"]["errors"]) == (wholes + STREAMS + 1, 1)
         tokens = wholes * USED["completion_tokens"] + STREAMS * USAGE["completion_tokens"]
         assert stats["totals"]["output_tokens"] == tokens
-        (cooldown,) = stats["cooldowns"]
-        assert (cooldown["agent"], cooldown["provider"], cooldown["failures"]) == ("careful", "broken", 1)
+        (breaker,) = stats["breakers"]
+        assert (breaker["agent"], breaker["provider"], breaker["state"]) == ("careful", "broken", "open")
         assert twinspan.complaints() == []
 
 
