@@ -147,6 +147,7 @@ def _provider(
     own = {**credential_headers(configured.auth_style or vendor.auth_style, credential), **configured.headers}
     capabilities = configured.capabilities if configured.capabilities is not None else tuple(sorted(vendor.capabilities))
     governance = config.governance
+    total = configured.timeout_seconds or governance.upstream_timeout_seconds
     return Provider(
         name=name,
         base_url=_base_url(url),
@@ -162,8 +163,9 @@ def _provider(
             connect=_CONNECT_SECONDS,
             first_token=governance.first_token_timeout_seconds,
             idle=configured.stream_idle_timeout_seconds or governance.stream_idle_timeout_seconds,
-            total=configured.timeout_seconds or governance.upstream_timeout_seconds,
+            total=total,
         ),
+        request_seconds=max(total, governance.upstream_timeout_seconds),
         retryable_status_codes=frozenset(governance.retryable_status_codes if retryable is None else retryable),
         stream_options="stream_options" in capabilities,
         empty_stream_as_error=governance.empty_stream_as_error,

@@ -203,12 +203,12 @@ def route_of(catalogue: Catalogue, operation: Operation[Attempt], caller: Caller
 
 
 def seconds_of(route: Route, caller: Caller) -> float:
-    """Returns how long a request may take: what its caller wants and waits for, and its provider's limit at most.
+    """Returns how long a request may take: what its caller wants and waits for, and its route's limit at most.
 
     Raises:
         GatewayError: What the caller wants is no time.
     """
-    seconds = route.targets[0].provider.timeouts.total
+    seconds = route.seconds
     remaining = caller.remaining_seconds()
     if remaining is not None:
         seconds = min(seconds, remaining)

@@ -88,6 +88,7 @@ class Made(Generic[_A]):
         admission: What it has claimed of its host's limits; None if there are none.
         number: Which attempt of the request it is, from 1.
         began: When it began.
+        cut_short: Whether the request's end leaves it less time than its provider has.
         ended: Whether it is settled.
     """
 
@@ -96,6 +97,7 @@ class Made(Generic[_A]):
     admission: Admission | None
     number: int
     began: float
+    cut_short: bool = False
     ended: bool = False
 
 
@@ -180,7 +182,7 @@ class Pursuit(Generic[_A]):
             means.limiter.settle(made.admission, None if usage is None else usage.input_tokens + usage.output_tokens)
         if fault is None:
             means.state.succeeded(target, made.entered, route.breaker)
-        elif isinstance(fault, GatewayError) and self._blames_target(target, fault):
+        elif isinstance(fault, GatewayError) and self._blames_target(made, fault):
             opened = means.state.failed(
                 target,
                 made.entered,
@@ -244,12 +246,16 @@ class Pursuit(Generic[_A]):
             GatewayError: No other may.
         """
         means, attempt = self._means, made.attempt
+        left, own = self._deadline - means.clock(), attempt.target.provider.timeouts.total
+        made.cut_short = left < own - _TIMER_SLACK_SECONDS
         try:
-            await attempt.open(means.sender, self._deadline - means.clock())
+            await attempt.open(means.sender, min(left, own))
         except GatewayError as error:
             self._failed.append(Failed(attempt.target, error))
             self.end(made, error)
             if self._is_out_of_time(error):
+                if len(self._route.targets) == 1 and not made.cut_short:
+                    raise
                 raise out_of_time(self._failed, self._seconds) from error
             if self._operation.creates and attempt.may_have_acted(error):
                 raise
@@ -320,13 +326,15 @@ class Pursuit(Generic[_A]):
         return None
 
     def _is_out_of_time(self, error: GatewayError) -> bool:
-        """Tells whether it is the request's time that is over, for which no target is to blame."""
+        """Tells whether the request's time is over, and an attempt failed by that."""
         remaining = self._deadline - self._means.clock()
         return error.kind == ErrorKind.ERROR_KIND_PROVIDER_TIMEOUT and remaining < _TIMER_SLACK_SECONDS
 
-    def _blames_target(self, target: Target, error: GatewayError) -> bool:
+    def _blames_target(self, made: Made[_A], error: GatewayError) -> bool:
         """Tells whether it is the target that is at fault: not the request, its time, or one of several accounts."""
-        return failures.blames_target(error) and not self._is_out_of_time(error) and not is_account_to_blame(target, error)
+        if not failures.blames_target(error) or is_account_to_blame(made.attempt.target, error):
+            return False
+        return not (made.cut_short and self._is_out_of_time(error))
 
     def _error(self) -> GatewayError:
         failed = self._failed
@@ -365,7 +373,7 @@ def _is_refusal(failed: Failed) -> bool:
 
 
 def out_of_time(failed: list[Failed], seconds: float) -> GatewayError:
-    """Returns the error of a request whose time ended with an attempt under way. No target is to blame for it."""
+    """Returns the error of a request whose time ended with an attempt under way, so that nobody else can be asked."""
     last = failed[-1]
     return GatewayError(
         ErrorKind.ERROR_KIND_DEADLINE_EXCEEDED,

@@ -74,7 +74,7 @@ class GovernanceConfig(Section):
     auto_retry_on_context_limit: Annotated[bool, LATER] = False
     """Whether a conversation that is too long is summarised and sent again."""
     upstream_timeout_seconds: Seconds = 300
-    """Longest time of a whole request, all attempts together."""
+    """Longest time of a whole request, all attempts together; longer only if one attempt may be."""
     first_token_timeout_seconds: Seconds = 60
     """Longest time to the first token."""
     stream_idle_timeout_seconds: Seconds = 300
@@ -146,7 +146,7 @@ class ProviderConfig(Section):
     format_urls: Annotated[dict[str, HttpUrl], LATER] = Field(default_factory=dict)
     """Addresses by format."""
     timeout_seconds: Seconds | None = None
-    """Longest time of a whole request."""
+    """Longest time of one attempt at it. Without it: `upstream_timeout_seconds`, which leaves no time for another attempt."""
     stream_idle_timeout_seconds: Seconds | None = None
     """Longest silence in a stream."""
     retryable_status_codes: tuple[StatusCode, ...] | None = None

@@ -30,7 +30,8 @@ class Provider:
         billing: How it is paid; None if nobody says.
         accounts: The provider as it is asked through each of its accounts, if it has several.
         models: The models it offers; None if it is taken to offer any.
-        timeouts: How long each phase of a request may last. `total` bounds all attempts of a request together.
+        timeouts: How long each phase of an attempt may last, and the whole of it.
+        request_seconds: How long a request may last, all attempts together; at least as long as one attempt.
         retryable_status_codes: Statuses after which another attempt may help.
         stream_options: Whether it knows `stream_options`, with which a stream is asked for its usage.
         empty_stream_as_error: Whether a stream without any output counts as a failure.
@@ -70,6 +71,7 @@ class Provider:
     account: str = ""
     billing: Terms | None = None
     accounts: "tuple[Provider, ...]" = field(default=(), compare=False, repr=False)
+    request_seconds: float = 300.0
 
     @property
     def listed(self) -> tuple[str, ...]:

@@ -87,7 +87,7 @@ def timed_out(upstream: Upstream, phase: Phase, seconds: float) -> SendError:
         case Phase.BODY:
             message = f"{who} stalled in mid-answer for {seconds:g} s. Try again, or raise stream_idle_timeout_seconds."
         case Phase.TOTAL:
-            message = f"{who} did not finish its answer within {seconds:g} s. Ask for less, or raise upstream_timeout_seconds."
+            message = f"{who} did not finish its answer within {seconds:g} s. Ask for less, or raise its timeout_seconds."
     return SendError(ErrorKind.ERROR_KIND_PROVIDER_TIMEOUT, message, upstream, phase)
 
 

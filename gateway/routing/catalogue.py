@@ -98,6 +98,11 @@ class Route:
         return self.agent.breaker if self.agent else DEFAULT
 
     @property
+    def seconds(self) -> float:
+        """How long a request may take, all attempts together: what the most patient of its targets allows."""
+        return max(target.provider.request_seconds for target in self.targets)
+
+    @property
     def max_retries(self) -> int:
         """How often one target is tried again before the next."""
         return self.agent.max_retries if self.agent else 0

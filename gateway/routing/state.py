@@ -13,7 +13,7 @@ from gateway.routing.sessions import Sessions
 from gateway.routing.target import Target
 
 _OTHERS: Final = 1000
-"""How many breakers there are at most of models that callers named and nobody configured."""
+"""How many breakers there are at most of models that callers name themselves, whether or not anybody has configured them."""
 
 Key = tuple[str, str, str]
 
@@ -94,8 +94,8 @@ class RoutingState:
         self._leave(key)
         breaker = self.breakers.get(key)
         if breaker is None:
-            if len(self.breakers) >= _OTHERS:
-                self._drop_one()
+            if not target.agent:
+                self._make_room()
             breaker = self.breakers[key] = Breaker()
         opened = breaker.failed(entered, now, settings, error_kind, hold(breaker.level))
         if opened and self._on_change is not None:
@@ -142,7 +142,11 @@ class RoutingState:
         if breaker.state is not before and self._on_change is not None:
             self._on_change(key, breaker.state)
 
-    def _drop_one(self) -> None:
-        """Makes room by forgetting the breaker that has been there longest, of an unconfigured model if there is one."""
-        oldest = next((key for key in self.breakers if not key[0]), next(iter(self.breakers)))
-        del self.breakers[oldest]
+    def _make_room(self) -> None:
+        """Forgets the breaker that has been there longest of a model that callers name themselves, if there are too many of those.
+
+        Agents' targets are bounded by the configuration, and neither count nor go.
+        """
+        others = [key for key in self.breakers if not key[0]]
+        if len(others) >= _OTHERS:
+            del self.breakers[others[0]]

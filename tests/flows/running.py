@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -133,6 +134,14 @@ async def running(sections: Mapping[str, Any]) -> AsyncIterator[Running]:
     configured = Configuration.of(Config.model_validate(dict(sections)))
     with kept_log() as log:
         async with _started(configured, spans, log) as started:
+            yield started
+
+
+@asynccontextmanager
+async def running_from(path: Path) -> AsyncIterator[Running]:
+    """Runs a gateway on a file, which it reads again when it is reloaded."""
+    with kept_log() as log:
+        async with _started(Configuration.of_files(str(path), {}), Spans(), log) as started:
             yield started
 
 

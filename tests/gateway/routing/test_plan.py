@@ -288,6 +288,14 @@ def test_breakers_of_models_that_callers_invent_do_not_pile_up() -> None:
     assert len(state.breakers) == 1000
 
 
+def test_breakers_of_agents_targets_are_not_forgotten_for_others_however_many_they_are() -> None:
+    state, mine = RoutingState(), Target(target("a").provider, "mine")
+    of_agents = [Target(mine.provider, f"model-{number}", "smart") for number in range(1500)]
+    for failing in (mine, *of_agents):
+        state.failed(failing, state.enter(failing), 0, ONCE, "network_error", lambda _: None)
+    assert not any(state.available(failing, 1) for failing in (mine, *of_agents))
+
+
 def test_changes_of_breakers_are_told() -> None:
     told: list[Any] = []
     state = RoutingState(lambda key, moved: told.append((key[2], moved)))

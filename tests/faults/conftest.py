@@ -1,0 +1,31 @@
+"""Faults are met on the loop on which a gateway serves, and by one gateway, or two, for all of them."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import uvloop
+from twinspan.v1.errors_pb2 import ErrorKind
+
+from gateway import failures
+from tests.faults.bench import LONG_SECONDS, Bench, benches
+from tests.faults.table import Fault
+
+
+def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], Any]]:
+    """Returns what makes the tests' event loop."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def bench_of() -> AsyncIterator[Callable[[Fault], Bench]]:
+    """Gives the bench on which a fault is."""
+    async with benches() as started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def long_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the shortest time for which a target is left alone longer than any test."""
+    monkeypatch.setitem(failures._DOUBLING, ErrorKind.ERROR_KIND_RATE_LIMITED, LONG_SECONDS)
