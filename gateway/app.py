@@ -8,23 +8,21 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 from opentelemetry.sdk.trace import SpanProcessor
 from prometheus_client import CollectorRegistry
 
-from gateway import probe
+from gateway import listening, probe
 from gateway.access.delegation import Delegation
 from gateway.access.keys import KeyRing, generate_token
 from gateway.backends.choice import Backends
 from gateway.backends.ledger import Ledger
 from gateway.batches.desk import BatchDesk
 from gateway.batches.lines import Lines
+from gateway.batches.shift import Shift
 from gateway.batches.store import BatchStore
 from gateway.batches.worker import BatchWorker
 from gateway.compilation import compile_catalogue, compile_keys, needs_local_model
@@ -43,8 +41,10 @@ from gateway.files.store import FileStore
 from gateway.forwarding.forwarder import Forwarder
 from gateway.inprocess import InProcessChannel
 from gateway.limits.limiter import Limiter
-from gateway.local.embedding_engine import EMBEDDING_MODELS, EmbeddingEngine
-from gateway.local.engine import MODELS, Engine, EngineError, LocalEndpoint, LocalEngine
+from gateway.listening import LOOPBACK, Listen
+from gateway.local.embedding_engine import EMBEDDING_MODELS
+from gateway.local.engine import MODELS, EngineError, LocalEndpoint
+from gateway.local.starting import LocalModels
 from gateway.probe import Finding
 from gateway.profiling.profiler import Profiler
 from gateway.providers.raw_sender import RawSender
@@ -69,9 +69,11 @@ from gateway.services.moderations import ModerationsService
 from gateway.services.proxy import ProxyService
 from gateway.services.rerank import RerankService
 from gateway.services.responses import ResponsesService
+from gateway.siblings import Membership, Reloading
 from gateway.state.opening import make_store
-from gateway.telemetry import logs, metrics, setup
+from gateway.telemetry import logs, metrics, process, setup
 from gateway.telemetry.recorder import Recorder
+from gateway.telemetry.report import report
 from gateway.telemetry.runtime import watch_event_loop
 from gateway.telemetry.setup import Export
 from gateway.telemetry.tracing import Tracing
@@ -87,9 +89,11 @@ __all__ = [
     "configure_logging",
     "demo_configuration",
     "generate_token",
+    "grpc_address",
     "json_schema",
     "listen_settings",
     "load_configuration",
+    "made_token",
     "metrics_address",
     "probe_providers",
     "start_export",
@@ -101,41 +105,11 @@ _log = logging.getLogger(__name__)
 VERSION = version("twinspan")
 """The gateway's version."""
 
-_LOOPBACK = "127.0.0.1"
 _USER_AGENT = f"twinspan/{VERSION}"
 
 
 class StartError(Exception):
     """The core cannot start; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listen:
-    """How a bridge is to listen.
-
-    Attributes:
-        host: The address to bind; None for all interfaces.
-        port: The port to bind.
-        max_body_bytes: Most bytes of a request's body that is read whole.
-        drain_seconds: How long requests under way may take once the bridge is to stop.
-        keepalive_seconds: After how much silence a stream gets a comment.
-        stream_default: Whether to stream where the client does not say.
-        cors_origins: Origins whose pages may call.
-        tls_cert: The certificate's file; None for plain HTTP.
-        tls_key: The key's file.
-        tls_client_ca: Which authorities' certificates clients must show; None if they need none.
-    """
-
-    host: str | None
-    port: int
-    max_body_bytes: int
-    drain_seconds: float
-    keepalive_seconds: float
-    stream_default: bool
-    cors_origins: tuple[str, ...]
-    tls_cert: Path | None
-    tls_key: Path | None
-    tls_client_ca: Path | None
 
 
 def load_configuration(path: str | None) -> Configuration:
@@ -149,7 +123,7 @@ def load_configuration(path: str | None) -> Configuration:
 
 def demo_configuration() -> Configuration:
     """Returns what the demo runs on: the embedded model, on free ports of this machine."""
-    anywhere = f"{_LOOPBACK}:0"
+    anywhere = f"{LOOPBACK}:0"
     return Configuration.of(Config(server=ServerConfig(listen_addr=anywhere, grpc_addr=anywhere, log_level="warning")))
 
 
@@ -178,6 +152,12 @@ def _compiled_for_validation(configuration: Configuration) -> Catalogue:
     return compile_catalogue(snapshot, local, _USER_AGENT, Knowledge(ModelRegistry()))
 
 
+def made_token(configuration: Configuration) -> str | None:
+    """Returns a new token for the administrator; None if the configuration has keys."""
+    config = configuration.current.config
+    return None if config.client_token or config.api_keys else generate_token()
+
+
 def configure_logging(configuration: Configuration) -> None:
     """Sends the log where and as the configuration says, and writes its warnings."""
     server = configuration.current.config.server
@@ -204,21 +184,26 @@ class Core:
         new_token: The administrator's token, if it was made for this run; None if one is configured.
     """
 
-    def __init__(self, configuration: Configuration, export: Export, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, configuration: Configuration, export: Export, registry: CollectorRegistry, membership: Membership | None = None
+    ) -> None:
         """Wires the core; nothing is started yet.
 
         Args:
             configuration: What holds.
             export: Where spans and metrics go.
             registry: Where the core's metrics are shown.
+            membership: What it is told if it serves together with others; None if it serves by itself.
         """
         snapshot = configuration.current
         config = snapshot.config
         self._configuration = configuration
         self._export = export
-        self._engines: list[Engine] = []
-        self._local: LocalEndpoint | None = None
-        self.new_token = None if config.client_token or config.api_keys else generate_token()
+        self._membership = membership
+        group = membership.group if membership else ""
+        self._local_models = LocalModels()
+        self._local = membership.local if membership else None
+        self.new_token = membership.token if membership else made_token(configuration)
         self._keys = self._compiled_keys(snapshot)
         self._catalogue = Catalogue([], [])
         self._state = RoutingState()
@@ -234,16 +219,20 @@ class Core:
         self._files = FileStore(
             config.files.dir or state_directory(os.environ) / "files",
             lambda: self._configuration.current.config.server.max_upload_bytes,
+            group=group,
         )
-        self._store = make_store(config.state.url)
+        self._store = make_store(membership.state_url if membership else config.state.url)
         self._limiter = Limiter(self._store, self._recorder, fails_open=lambda: self._configuration.current.config.state.fail_open)
         self._delegation = Delegation()
-        self._batches = BatchStore(config.batches.dir or self._files.root / "batches")
+        self._batches = BatchStore(config.batches.dir or self._files.root / "batches", group=group)
+        self._shift: Shift | None = None
         self._desk = BatchDesk(self._batches, self._files)
-        self._kept = Ledger(self._files.root / "providers")
+        self._kept = Ledger(self._files.root / "providers", group)
         self._watcher: asyncio.Task[None] | None = None
         profiler = Profiler(lambda: self._configuration.current.config.debug.pprof_enabled)
-        self._admin = AdminService(self._recorder, self._state, time.monotonic, VERSION, profiler)
+        siblings = membership.siblings if membership else None
+        reload = siblings.reload if siblings else self.reload
+        self._admin = AdminService(self._recorder, self._state, time.monotonic, VERSION, profiler, reload, siblings)
         self._registry = self._register_services()
         self.channel = InProcessChannel(self._registry)
         self._server = GrpcServer(self._registry, self._server_settings(snapshot))
@@ -252,8 +241,8 @@ class Core:
     @property
     def grpc_url(self) -> str:
         """Where the core listens, as `host:port`."""
-        host = self._grpc_address(self._configuration.current).rpartition(":")[0]
-        return f"{host or _LOOPBACK}:{self._port}"
+        host = listening.of_core(self._configuration.current).rpartition(":")[0]
+        return f"{host or LOOPBACK}:{self._port}"
 
     def model_names(self) -> list[str]:
         """Returns the names of agents and models that are there, agents first: not of those that the registry alone knows."""
@@ -270,8 +259,11 @@ class Core:
         config = self._configuration.current.config
         await self._sender.start()
         await self._raw_sender.start()
-        if needs_local_model(config):
-            await self._start_local_model(config.local_engine.max_sessions)
+        if self._membership is None and needs_local_model(config):
+            try:
+                self._local = await self._local_models.start(config.local_engine.max_sessions)
+            except EngineError as error:
+                raise StartError(str(error)) from error
         self._catalogue = await self._compiled_catalogue(self._configuration.current)
         await self.discover()
         await self._keep_discovering()
@@ -301,15 +293,24 @@ class Core:
             concurrency=config.batches.max_concurrency,
             most_line_bytes=lambda: self._configuration.current.config.server.max_body_bytes,
         )
-        if self._batches.exists:
+        if self._membership is not None:
+            self._shift = Shift(self._batches, worker)
+            self._shift.start()
+        elif self._batches.exists:
             worker.resume()
+
+    async def report(self, *, samples: bool = True) -> bytes:
+        """Returns what was counted, for a process that adds it to what others have counted; with the last `samples`, or without."""
+        cooldowns = list(self._admin.cooldowns())
+        facts = await asyncio.to_thread(process.facts, len(asyncio.all_tasks()))
+        return await asyncio.to_thread(report, self._recorder, facts, samples=samples, cooldowns=cooldowns)
 
     async def drain(self) -> None:
         """Stops listening and lets the calls under way end. Those that come through `channel` are answered still."""
         self._admin.stop()
-        worker = self._desk.worker
+        running = self._shift or self._desk.worker
         grace_seconds = self._configuration.current.config.server.drain_seconds
-        await asyncio.gather(self._server.stop(), worker.stop(grace_seconds) if worker is not None else asyncio.sleep(0))
+        await asyncio.gather(self._server.stop(), running.stop(grace_seconds) if running is not None else asyncio.sleep(0))
 
     async def stop(self) -> None:
         """Drains, and frees everything. It may be called without a start."""
@@ -326,20 +327,21 @@ class Core:
         await self._files.close()
         await self._sender.close()
         await self._raw_sender.close()
-        for engine in self._engines:
-            await engine.stop()
+        await self._local_models.stop()
 
-    async def reload(self) -> None:
+    async def reload(self) -> Reloading:
         """Reads the configuration again. It is compiled whole, and then swapped; with a mistake in it, the old one goes on.
 
         Requests under way keep the catalogue that they began with. What the core listens on does not change. Then the providers are
         asked for their models, if they are to be; meanwhile what was found before holds.
         """
         async with self._reloading:  # one after the other, so that what was read last is what holds
-            if not await self._reload():
-                return
+            done = await self._reload()
+            if done.mistakes:
+                return done
             await self._keep_discovering()
         await self.discover()
+        return done
 
     async def discover(self) -> None:
         """Asks all providers for their models, if they are to be asked, and makes the catalogue anew; takes 10 seconds at most."""
@@ -372,21 +374,20 @@ class Core:
         self._catalogue = catalogue
         self._state.forget(catalogue.agents.values())
 
-    async def _reload(self) -> bool:
-        """Tells whether it was done."""
+    async def _reload(self) -> Reloading:
         try:
             snapshot = await self._configuration.read()
             catalogue, keys = await self._compiled_catalogue(snapshot), self._compiled_keys(snapshot)
         except ConfigError as error:
             _log.error("The configuration was not reloaded, the old one goes on. %s", error)
-            return False
+            return Reloading(mistakes=str(error))
         for warning in snapshot.warnings:
             _log.warning("%s", warning)
         self._configuration.adopt(snapshot)
         self._keys = keys
         self._adopt(catalogue)
         _log.info("The configuration was reloaded.")
-        return True
+        return Reloading(sources=[str(source) for source in snapshot.sources], warnings=snapshot.warnings)
 
     async def _open_files(self) -> None:
         """Opens the files of an earlier run. Without them the gateway serves all else, and tells whoever asks for a file."""
@@ -436,53 +437,27 @@ class Core:
     def _server_settings(self, snapshot: Snapshot) -> ServerSettings:
         server = snapshot.config.server
         tls = server.tls
+        address = listening.of_core(snapshot)
+        if self._membership is not None:
+            address = f"{address.rpartition(':')[0]}:{self._membership.grpc_port}"
         return ServerSettings(
-            address=self._grpc_address(snapshot),
+            address=address,
             tls=TlsFiles(tls.cert, tls.key, tls.client_ca) if tls else None,
             drain_seconds=server.drain_seconds,
+            reuse_port=self._membership is not None,
         )
-
-    @staticmethod
-    def _grpc_address(snapshot: Snapshot) -> str:
-        """Without any configuration, only this machine is listened to."""
-        address = snapshot.config.server.grpc_addr
-        return f"{_LOOPBACK}{address}" if address.startswith(":") and not snapshot.sources else address
-
-    async def _start_local_model(self, slots: int) -> None:
-        key = secrets.token_urlsafe(24)
-        chat, embedding = LocalEngine(slots=slots, api_key=key), EmbeddingEngine(api_key=key)
-        self._engines = [chat, embedding] if embedding.is_installed() else [chat]
-        starts = await asyncio.gather(*(engine.start() for engine in self._engines), return_exceptions=True)
-        for failure in starts:
-            if isinstance(failure, EngineError):
-                raise StartError(f"No provider is configured, and the embedded model cannot stand in. {failure}") from failure
-            if isinstance(failure, BaseException):
-                raise failure
-        endpoints = [endpoint for endpoint in starts if isinstance(endpoint, LocalEndpoint)]
-        self._local = endpoints[0].joined(endpoints[1]) if len(endpoints) > 1 else endpoints[0]
 
 
 def listen_settings(configuration: Configuration) -> Listen:
     """Returns how a bridge is to listen. Without any configuration, that is on this machine alone."""
-    snapshot = configuration.current
-    server = snapshot.config.server
-    host, _, port = server.listen_addr.rpartition(":")
-    tls = server.tls
-    return Listen(
-        host=host.strip("[]") or (None if snapshot.sources else _LOOPBACK),
-        port=int(port),
-        max_body_bytes=server.max_body_bytes,
-        drain_seconds=server.drain_seconds,
-        keepalive_seconds=server.keepalive_seconds,
-        stream_default=server.stream_default,
-        cors_origins=tuple(server.cors_origins),
-        tls_cert=tls.cert if tls else None,
-        tls_key=tls.key if tls else None,
-        tls_client_ca=tls.client_ca if tls else None,
-    )
+    return listening.of_bridge(configuration.current)
+
+
+def grpc_address(configuration: Configuration) -> str:
+    """Returns where a core is to listen, as `host:port`; without a host all interfaces."""
+    return listening.of_core(configuration.current)
 
 
 def metrics_address(configuration: Configuration) -> tuple[str, int] | None:
     """Returns where a core without a bridge is to serve its metrics, as host and port; None for nowhere."""
-    host, _, port = configuration.current.config.server.metrics_addr.rpartition(":")
-    return (host.strip("[]") or "0.0.0.0", int(port)) if port else None
+    return listening.of_metrics(configuration.current)

@@ -1,7 +1,7 @@
 """AdminService: what operators look at."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from twinspan.v1 import admin_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
@@ -10,9 +10,12 @@ from gateway.errors import GatewayError
 from gateway.profiling.profiler import Profiler
 from gateway.routing.catalogue import RoutingState
 from gateway.rpc.call import RpcCall
+from gateway.siblings import Gathered, Reloading, Siblings
 from gateway.telemetry import process
 from gateway.telemetry.recorder import Recorder
+from gateway.telemetry.report import CooldownReport
 from gateway.telemetry.stats import stats
+from gateway.telemetry.totals import total
 
 _PIECE_BYTES = 256 * 1024
 _SHORTEST_SECONDS, _LONGEST_SECONDS, _USUAL_SECONDS = 0.1, 60.0, 1.0
@@ -22,7 +25,14 @@ class AdminService:
     """Serves `twinspan.v1.AdminService`."""
 
     def __init__(
-        self, recorder: Recorder, state: RoutingState, clock: Callable[[], float], version: str, profiler: Profiler
+        self,
+        recorder: Recorder,
+        state: RoutingState,
+        clock: Callable[[], float],
+        version: str,
+        profiler: Profiler,
+        reload: Callable[[], Awaitable[Reloading]],
+        siblings: Siblings | None = None,
     ) -> None:
         """Makes the service.
 
@@ -32,12 +42,16 @@ class AdminService:
             clock: The clock of `state`, in seconds.
             version: The gateway's version.
             profiler: Makes profiles.
+            reload: Reads the configuration again, in all processes that serve.
+            siblings: The processes that serve; None for this one alone.
         """
         self._recorder = recorder
         self._state = state
         self._clock = clock
         self._version = version
         self._profiler = profiler
+        self._reload = reload
+        self._siblings = siblings
         self._stopping = asyncio.Event()
 
     async def GetStats(self, _request: admin_pb2.GetStatsRequest, _call: RpcCall) -> admin_pb2.GetStatsResponse:  # noqa: N802 (the RPC's name)
@@ -72,28 +86,60 @@ class AdminService:
             await call.write(admin_pb2.ProfileResponse(content_type=content_type, content=piece))
             content_type = ""
 
+    async def ReloadConfig(  # noqa: N802 (the RPC's name)
+        self, _request: admin_pb2.ReloadConfigRequest, _call: RpcCall
+    ) -> admin_pb2.ReloadConfigResponse:
+        """Reads the configuration again."""
+        done = await self._reload()
+        if done.mistakes:
+            raise GatewayError(
+                ErrorKind.ERROR_KIND_INVALID_REQUEST, f"The configuration was not reloaded, the old one goes on. {done.mistakes}"
+            )
+        return admin_pb2.ReloadConfigResponse(sources=done.sources, warnings=done.warnings, processes=done.processes)
+
+    def cooldowns(self) -> Iterator[CooldownReport]:
+        """Gives the targets that failed of late, in alphabetical order."""
+        now = self._clock()
+        for (agent, provider, model), cooldown in sorted(self._state.cooldowns.items()):
+            if cooldown.failures:
+                remaining = max(0.0, cooldown.until - now)
+                yield CooldownReport(agent, provider, model, cooldown.failures, remaining, cooldown.last_error)
+
     def stop(self) -> None:
         """Ends the streams of those who watch, which would hold up a stop else."""
         self._stopping.set()
 
     async def _stats(self) -> admin_pb2.GetStatsResponse:
         # In a thread, since with hundreds of targets it takes milliseconds to sort what they keep.
+        if self._siblings is not None:
+            return await asyncio.to_thread(self._counts_of_all, await self._siblings.gather())
         response = await asyncio.to_thread(self._counts)
         response.process.asyncio_tasks = len(asyncio.all_tasks())
-        now = self._clock()
-        for (agent, provider, model), cooldown in sorted(self._state.cooldowns.items()):
-            if cooldown.failures:
-                response.cooldowns.add(
-                    agent=agent,
-                    provider=provider,
-                    model=model,
-                    failures=cooldown.failures,
-                    remaining_seconds=max(0.0, cooldown.until - now),
-                    last_error=cooldown.last_error,
-                )
+        for cooldown in self.cooldowns():
+            _add_cooldown(response, cooldown)
         return response
 
     def _counts(self) -> admin_pb2.GetStatsResponse:
         response = stats(self._recorder, self._version)
         process.fill(response.process)
         return response
+
+    def _counts_of_all(self, gathered: Gathered) -> admin_pb2.GetStatsResponse:
+        sums = total(gathered.reports, gathered.standing.started_at)
+        response = stats(sums.recorder, self._version)
+        process.fill(response.process, sums.process)
+        response.process.asyncio_tasks = int(sums.process.get("asyncio_tasks", 0))
+        for _, cooldown in sorted(sums.cooldowns.items()):
+            _add_cooldown(response, cooldown)
+        return response
+
+
+def _add_cooldown(response: admin_pb2.GetStatsResponse, cooldown: CooldownReport) -> None:
+    response.cooldowns.add(
+        agent=cooldown.agent,
+        provider=cooldown.provider,
+        model=cooldown.model,
+        failures=cooldown.failures,
+        remaining_seconds=cooldown.remaining_seconds,
+        last_error=cooldown.last_error,
+    )

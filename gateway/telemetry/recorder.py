@@ -204,7 +204,7 @@ class Recorder:
         """
         counts = self.methods.get(method)
         if counts is None:
-            counts = self._method(method)
+            counts = self.method(method)
         return Call(counts, self.errors, self.clock)
 
     def attempt(self, agent: str, provider: str, model: str, call: Call | None = None) -> Attempt:
@@ -218,7 +218,7 @@ class Recorder:
         """
         target = self.targets.get((agent, provider, model))
         if target is None:
-            target = self._target(agent, provider, model)
+            target = self.target(agent, provider, model)
         return Attempt(target, self.clock, call)
 
     def retried(self) -> None:
@@ -309,7 +309,8 @@ class Recorder:
         """
         self.model_discoveries.add(provider, result)
 
-    def _method(self, name: str) -> MethodCounts:
+    def method(self, name: str) -> MethodCounts:
+        """Returns the counts of an RPC, by its full name."""
         if len(self.methods) >= _METHOD_LIMIT:
             name = f"/{OTHER}/{OTHER}"
         counts = self.methods.get(name)
@@ -318,7 +319,8 @@ class Recorder:
             counts = self.methods[name] = MethodCounts(service, method)
         return counts
 
-    def _target(self, agent: str, provider: str, model: str) -> TargetCounts:
+    def target(self, agent: str, provider: str, model: str) -> TargetCounts:
+        """Returns the counts of a target."""
         # Model names come from callers wherever a provider is asked for a model that the catalogue does not know.
         if len(self.targets) >= self._target_limit:
             agent = provider = model = OTHER
