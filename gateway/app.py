@@ -69,9 +69,10 @@ from gateway.services.moderations import ModerationsService
 from gateway.services.proxy import ProxyService
 from gateway.services.rerank import RerankService
 from gateway.services.responses import ResponsesService
-from gateway.siblings import Membership, Reloading
+from gateway.siblings import Gathered, Membership, Reloading, Siblings, Standing
+from gateway.state.embedded import EmbeddedStore, EmbeddedStoreError
 from gateway.state.opening import make_store
-from gateway.telemetry import logs, metrics, process, setup
+from gateway.telemetry import logs, metrics, process, setup, totals
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.report import report
 from gateway.telemetry.runtime import watch_event_loop
@@ -83,19 +84,32 @@ __all__ = [
     "ConfigError",
     "Configuration",
     "Core",
+    "EmbeddedStore",
+    "EmbeddedStoreError",
+    "EngineError",
     "Export",
+    "Gathered",
     "Listen",
+    "LocalEndpoint",
+    "LocalModels",
+    "Membership",
+    "Reloading",
+    "Siblings",
+    "Standing",
     "StartError",
     "configure_logging",
     "demo_configuration",
     "generate_token",
     "grpc_address",
     "json_schema",
+    "lay_down",
     "listen_settings",
     "load_configuration",
     "made_token",
     "metrics_address",
+    "needs_local_model",
     "probe_providers",
+    "show_all",
     "start_export",
     "validate",
 ]
@@ -158,22 +172,39 @@ def made_token(configuration: Configuration) -> str | None:
     return None if config.client_token or config.api_keys else generate_token()
 
 
-def configure_logging(configuration: Configuration) -> None:
-    """Sends the log where and as the configuration says, and writes its warnings."""
+def lay_down(reports: Sequence[bytes]) -> bytes:
+    """Returns one report of processes that have ended: what they had counted, and nothing of how they stood."""
+    return totals.laid_down(reports)
+
+
+def show_all(registry: CollectorRegistry, gathered: Gathered) -> None:
+    """Adds the metrics of all processes that serve to a registry, as sums."""
+    metrics.register_all(registry, gathered, VERSION)
+
+
+def configure_logging(configuration: Configuration, *, warnings: bool = True) -> None:
+    """Sends the log where and as the configuration says, and writes its warnings, unless another process does."""
     server = configuration.current.config.server
     logs.configure_logging(server.log_level, server.log_format)
-    for warning in configuration.current.warnings:
+    for warning in configuration.current.warnings if warnings else ():
         _log.warning("%s", warning)
 
 
-def start_export(configuration: Configuration, *, processors: Sequence[SpanProcessor] = ()) -> Export:
+def start_export(configuration: Configuration, *, processors: Sequence[SpanProcessor] = (), instance: str = "") -> Export:
     """Begins to export traces, as the configuration and the environment say.
+
+    Args:
+        configuration: What holds.
+        processors: Further processors of spans.
+        instance: What tells this process from others that serve with it; empty if there are none.
 
     Raises:
         ValueError: A variable of the environment has a value that is not supported.
     """
     telemetry = configuration.current.config.telemetry
-    return setup.start_export(version=VERSION, traces=telemetry.traces, metrics=telemetry.metrics, processors=processors)
+    return setup.start_export(
+        version=VERSION, instance=instance, traces=telemetry.traces, metrics=telemetry.metrics, processors=processors
+    )
 
 
 class Core:

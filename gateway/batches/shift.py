@@ -1,8 +1,8 @@
 """Whose turn it is to run the batches, of several processes that share one directory: that of the one that holds its lock.
 
-The others look now and then whether it is free, and the one that has it looks for what they have written down: new batches, and those that
-are to be stopped. A process that ends, however it does, leaves the lock, and another one goes on where it stood. Above is `gateway.app`;
-below are the store and the worker, which does not know that it has siblings.
+The others look now and then whether it is free, and the one that has it looks for what they have written down: new batches, and
+those that are to be stopped. A process that ends, however it does, leaves the lock, and another one goes on where it stood. Above
+is `gateway.app`; below are the store and the worker, which does not know that it has siblings.
 """
 
 import asyncio

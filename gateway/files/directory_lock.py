@@ -1,8 +1,8 @@
 """The lock of a directory that one gateway uses: one process, or a group of them that work as one.
 
-A process by itself locks out all others. Of a group, the first one does so too while it puts the directory in order, writes the group's
-name down, and then lets in whoever bears the same name. The end of a process unlocks, however it ends. Everything here blocks. Above are
-the stores of files and batches, and the ledger.
+A process by itself locks out all others. Of a group, the first one does so too while it puts the directory in order, writes the
+group's name down, and then lets in whoever bears the same name. The end of a process unlocks, however it ends. Everything here
+blocks. Above are the stores of files and batches, and the ledger.
 """
 
 import fcntl

@@ -1,6 +1,7 @@
 """What the operating system says of this process. On others than Linux it says little or nothing.
 
-Names are those of `prometheus_client`'s metrics without their prefix, and `open_files` and `asyncio_tasks`, which are the gateway's own.
+Names are those of `prometheus_client`'s metrics without their prefix, and `open_files` and `asyncio_tasks`, which are the gateway's
+own.
 """
 
 import os
@@ -25,7 +26,7 @@ _HELP = {
 
 
 def facts(tasks: int = 0) -> dict[str, float]:
-    """Returns memory, processor time and open files, as far as they can be told. It reads a directory that is long in a busy process.
+    """Returns memory, processor time and open files, as far as they can be told; it reads a directory that may be long.
 
     Args:
         tasks: How many tasks the event loop has.

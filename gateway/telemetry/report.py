@@ -1,7 +1,8 @@
 """What one process has counted, as bytes for another one. `gateway.telemetry.totals` adds several up.
 
-A report holds whatever a recorder holds, found by its type, so that a new count needs nothing here. Times are told by the wall clock,
-which all processes of a machine share. It may be made in a thread: tables are copied, each in one step, before they are walked.
+A report holds whatever a recorder holds, found by its type, so that a new count needs nothing here. Times are told by the wall
+clock, which all processes of a machine share. It may be made in a thread: tables are copied, each in one step, before they are
+walked.
 """
 
 import time
@@ -112,9 +113,7 @@ def report(
         Report(
             own=_counts(recorder, vars(recorder), samples=samples),
             batches=_counts(recorder.batches, recorder.batches.__slots__, samples=samples),
-            targets=[
-                (key, _counts(target, target.__slots__, samples=samples)) for key, target in list(recorder.targets.items())
-            ],
+            targets=[(key, _counts(target, target.__slots__, samples=samples)) for key, target in list(recorder.targets.items())],
             methods={name: _counts(method, method.__slots__, samples=samples) for name, method in list(recorder.methods.items())},
             providers={name: _provider(one, since_1970, samples=samples) for name, one in list(recorder.providers.items())},
             cooldowns=list(cooldowns),
