@@ -10,12 +10,11 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 
 from opentelemetry.sdk.trace import SpanProcessor
 from prometheus_client import CollectorRegistry
 
-from gateway import listening, probe
+from gateway import listening
 from gateway.access.delegation import Delegation
 from gateway.access.keys import KeyRing, generate_token
 from gateway.backends.choice import Backends
@@ -42,10 +41,8 @@ from gateway.forwarding.forwarder import Forwarder
 from gateway.inprocess import InProcessChannel
 from gateway.limits.limiter import Limiter
 from gateway.listening import LOOPBACK, Listen
-from gateway.local.embedding_engine import EMBEDDING_MODELS
-from gateway.local.engine import MODELS, EngineError, LocalEndpoint
+from gateway.local.engine import EngineError, LocalEndpoint
 from gateway.local.starting import LocalModels
-from gateway.probe import Finding
 from gateway.profiling.profiler import Profiler
 from gateway.providers.raw_sender import RawSender
 from gateway.providers.sender import Sender
@@ -78,6 +75,7 @@ from gateway.telemetry.report import report
 from gateway.telemetry.runtime import watch_event_loop
 from gateway.telemetry.setup import Export
 from gateway.telemetry.tracing import Tracing
+from gateway.validation import USER_AGENT, VERSION, probe_providers, validate
 
 __all__ = [
     "VERSION",
@@ -116,10 +114,7 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-VERSION = version("twinspan")
-"""The gateway's version."""
-
-_USER_AGENT = f"twinspan/{VERSION}"
+_SHORTEST_CONNECTION_SECONDS = 1.0
 
 
 class StartError(Exception):
@@ -139,31 +134,6 @@ def demo_configuration() -> Configuration:
     """Returns what the demo runs on: the embedded model, on free ports of this machine."""
     anywhere = f"{LOOPBACK}:0"
     return Configuration.of(Config(server=ServerConfig(listen_addr=anywhere, grpc_addr=anywhere, log_level="warning")))
-
-
-def validate(configuration: Configuration) -> None:
-    """Makes sure that a configuration can be served from, beyond what can be seen while it is loaded.
-
-    Raises:
-        ConfigError: It cannot; the message names all mistakes.
-    """
-    _compiled_for_validation(configuration)
-
-
-async def probe_providers(configuration: Configuration) -> list[Finding]:
-    """Asks every provider for its models, the embedded one excepted, and returns what came of it.
-
-    Raises:
-        ConfigError: The configuration cannot be served from.
-    """
-    providers = _compiled_for_validation(configuration).providers.values()
-    return await probe.probe(provider for provider in providers if not provider.free)
-
-
-def _compiled_for_validation(configuration: Configuration) -> Catalogue:
-    snapshot = configuration.current
-    local = LocalEndpoint("http://127.0.0.1/v1", "", MODELS + EMBEDDING_MODELS) if needs_local_model(snapshot.config) else None
-    return compile_catalogue(snapshot, local, _USER_AGENT, Knowledge(ModelRegistry()))
 
 
 def made_token(configuration: Configuration) -> str | None:
@@ -336,6 +306,11 @@ class Core:
         facts = await asyncio.to_thread(process.facts, len(asyncio.all_tasks()))
         return await asyncio.to_thread(report, self._recorder, facts, samples=samples, cooldowns=cooldowns)
 
+    async def hand_over(self) -> None:
+        """Lets another process take this one's place: it runs no batches any more, and returns once gRPC's clients have left."""
+        stopping = self._shift.stop(self._configuration.current.config.server.drain_seconds) if self._shift else asyncio.sleep(0)
+        await asyncio.gather(self._server.hand_over(), stopping)
+
     async def drain(self) -> None:
         """Stops listening and lets the calls under way end. Those that come through `channel` are answered still."""
         self._admin.stop()
@@ -399,7 +374,7 @@ class Core:
         Raises:
             ConfigError: The configuration cannot be served from.
         """
-        return await asyncio.to_thread(compile_catalogue, snapshot, self._local, _USER_AGENT, self._knowledge)
+        return await asyncio.to_thread(compile_catalogue, snapshot, self._local, USER_AGENT, self._knowledge)
 
     def _adopt(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
@@ -476,6 +451,7 @@ class Core:
             tls=TlsFiles(tls.cert, tls.key, tls.client_ca) if tls else None,
             drain_seconds=server.drain_seconds,
             reuse_port=self._membership is not None,
+            connection_seconds=None if self._membership is None else max(server.drain_seconds, _SHORTEST_CONNECTION_SECONDS),
         )
 
 

@@ -153,7 +153,7 @@ def test_keys_are_found_by_their_tokens() -> None:
     ring = compile_keys(Config.model_validate({"api_keys": [key]}), "ts-the-administrator")
     found = ring.identify("ts-the-key-of-ann-1")
     assert found is not None
-    assert (found.name, found.roles, found.rpm) == ("ann", frozenset({"read-only"}), 5)
+    assert (found.name, found.roles, found.allowance.rpm) == ("ann", frozenset({"read-only"}), 5)
     administrator = ring.identify("ts-the-administrator")
     assert administrator is not None
     assert administrator.roles == {"admin"}

@@ -148,6 +148,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._problem: Problem | None = None
         self._crashes = 0
+        self._begun = False
 
     async def run(self) -> int:
         """Starts the workers, and serves until it is told to stop; returns the exit code.
@@ -221,9 +222,14 @@ class Supervisor:
         await self.reload()
 
     async def _start_all(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for place in self._places:
-                group.create_task(self._fill(place))
+        fills = [asyncio.create_task(self._fill(place)) for place in self._places]
+        try:
+            await asyncio.gather(*fills)
+        finally:
+            for fill in fills:
+                fill.cancel()
+            await asyncio.gather(*fills, return_exceptions=True)
+        self._begun = True
 
     async def _fill(self, place: _Place) -> None:
         """Puts a worker into a place, after pauses that double as long as it crashes."""
@@ -240,7 +246,7 @@ class Supervisor:
                     ) from error
                 _log.warning("A worker %s at its start, and is started again in %g s.", error, pause)
             except Problem as problem:
-                if not self._serving():
+                if not (self._begun and self._serving()):
                     raise
                 _log.error("A worker cannot serve, and is tried again in %g s. %s", pause, problem)
             else:
@@ -320,9 +326,9 @@ class Supervisor:
         await asyncio.gather(*(self._end_late(worker) for worker in self._workers()))
 
     async def _end_late(self, worker: Child) -> None:
-        """Ends a worker that takes too long to end."""
+        """Ends a worker that takes too long to end: first its clients may leave, and then requests may end."""
         try:
-            async with asyncio.timeout(self._drain_seconds + _SLACK_SECONDS):
+            async with asyncio.timeout(2.2 * self._drain_seconds + _SLACK_SECONDS):
                 await worker.wait()
         except TimeoutError:
             _log.warning("The worker with the process id %d does not end, and is killed.", worker.pid)

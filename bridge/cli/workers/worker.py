@@ -22,7 +22,7 @@ from bridge.cli.workers.messages import Begin, Failed, Link, Ready
 from gateway.app import Membership
 
 _GRACE_SECONDS: Final = 5.0
-"""How long connections of a worker whose place is taken are kept, so that clients leave them by themselves."""
+"""How long connections of a worker whose place is taken are kept at most, so that clients leave them by themselves."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,14 +55,17 @@ async def _serve(link: Link, begin: Begin) -> None:
     member = Member(link)
     membership = Membership(begin.group, begin.grpc_port, begin.token, begin.state_url, begin.local, member)
     sockets = [_inherited(descriptor) for descriptor in begin.rest_sockets]
-    async with gateway(load(begin.config), together=Together(membership, member, sockets)) as running:
+    configuration = load(begin.config)
+    grace_seconds = min(_GRACE_SECONDS, configuration.current.config.server.drain_seconds)
+    async with gateway(configuration, together=Together(membership, member, sockets)) as running:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, member.stop.set)
         member.serves(running.core, running.bridge.http)
         memory.settle()
         link.send(Ready(running.bridge.url, running.core.grpc_url, running.core.model_names()))
         await member.stop.wait()
-        bridge = running.bridge.server
-        await asyncio.gather(bridge.hand_over(_GRACE_SECONDS) if member.hands_over else bridge.stop(), running.core.drain())
+        if member.hands_over:
+            await asyncio.gather(running.bridge.server.hand_over(grace_seconds), running.core.hand_over())
+        await asyncio.gather(running.bridge.server.stop(), running.core.drain())
         await member.end()
 
 
