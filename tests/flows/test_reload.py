@@ -38,7 +38,7 @@ async def twinspan(upstream: Upstream, tmp_path: Path) -> AsyncIterator[Running]
 
 
 def write(directory: Path, upstream: Upstream, **sections: Any) -> None:
-    configure(directory, upstream.base_url, api_keys=[{"name": "user", "token": USER}], **sections)
+    configure(directory, upstream.base_url, api_keys=[{"name": "user", "token": USER}], **sections).chmod(0o600)
 
 
 async def reload(twinspan: Running, way: str, token: str = TOKEN) -> dict[str, Any]:

@@ -352,7 +352,7 @@ def test_paths_start_from_the_configurations_directory(written: Written) -> None
 def test_one_warning_names_every_key_without_effect(written: Written) -> None:
     written.write(
         twinspan_yaml="""
-            server: {workers: 4, drain_seconds: 1}
+            server: {public_url: 'https://a.example', drain_seconds: 1}
             governance: {ratelimit_max_rpm: 1}
             providers:
               acme: {base_url: 'https://acme.example', accounts: [{id: a, credential: a}, {id: b, credential: b}]}
@@ -365,7 +365,7 @@ def test_one_warning_names_every_key_without_effect(written: Written) -> None:
     )
     [warning] = written.load().warnings
     assert warning == (
-        "This version understands these keys but does not act on them: server.workers, governance.ratelimit_max_rpm, "
+        "This version understands these keys but does not act on them: server.public_url, governance.ratelimit_max_rpm, "
         "agents.a.models[0].weight, bouncer, mcp_servers, agents.a.strategy (weighted: served as fallback), "
         "providers.acme.accounts[1]."
     )

@@ -32,9 +32,9 @@ async def test_it_keeps_state_that_clients_share_on_a_socket_that_nobody_else_ma
     assert [verdict.left[0].left for verdict in verdicts] == [9, 8]
     assert Path(server.url.removeprefix("unix://")).stat().st_mode & 0o777 == 0o700
     config: Any = await stores[0]._client.config_get("maxmemory-policy", "port", "save", "appendonly")
-    assert config == {b"maxmemory-policy": b"noeviction", b"port": b"0", b"save": b"", b"appendonly": b"no"}
     for store in stores:
         await store.close()
+    assert config == {"maxmemory-policy": "noeviction", "port": "0", "save": "", "appendonly": "no"}
 
 
 async def test_one_that_dies_is_started_again(server: EmbeddedStore) -> None:

@@ -14,13 +14,7 @@ from gateway.telemetry.stats import stats
 from gateway.telemetry.totals import laid_down, total
 from tests.gateway.telemetry.busy import STREAM, busy
 
-PROCESS = {
-    "resident_memory_bytes": 10.0,
-    "cpu_seconds_total": 2.0,
-    "start_time_seconds": 5.0,
-    "open_files": 3.0,
-    "asyncio_tasks": 4.0,
-}
+PROCESS = {"resident_memory_bytes": 10.0, "cpu_seconds_total": 2.0, "start_time_seconds": 5.0, "asyncio_tasks": 4.0}
 
 
 def shown(recorder: Recorder) -> object:
@@ -86,6 +80,7 @@ def test_what_has_ended_counts_on_but_does_not_stand_any_more() -> None:
         "twinspan_batch_lines_pending",
         "twinspan_batches_active",
         "twinspan_inflight_requests",
+        "twinspan_uptime_seconds",
     }
     both = total([ended, report(busy(), PROCESS)], 0.0)
     assert both.recorder.methods[STREAM].inflight == 1
