@@ -118,7 +118,7 @@ class Child:
     async def wait(self) -> str:
         """Returns once it has ended and all that it said was heard: how it ended, as a verb phrase."""
         code = await self._process.wait()
-        await self._listening
+        await asyncio.wait({self._listening})  # which a caller that waits no longer must not cancel
         self._link.close()
         return f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
 
@@ -196,6 +196,8 @@ class Child:
                 case Reloaded():
                     _settle(self._reloading.get(message.id), message)
         _settle(self._first, None)
+        for told in self._telling.values():  # it has ended, and what it told last stands
+            _settle(told, None)
         for done in self._reloading.values():
             _settle(done, None)
 

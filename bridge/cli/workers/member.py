@@ -40,6 +40,7 @@ class Member:
         self._http: HttpMetrics | None = None
         self._ids = itertools.count(1)
         self._telling = asyncio.Lock()
+        self._begun = asyncio.Event()
         self._gathering: dict[int, asyncio.Future[All | None]] = {}
         self._reloading: dict[int, asyncio.Future[Reloaded | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -47,6 +48,7 @@ class Member:
     def serves(self, core: Core, http: HttpMetrics) -> None:
         """Tells of what this worker serves with, and begins to do what the supervisor says."""
         self._core, self._http = core, http
+        self._begun.set()
         self._do(self._listen())
         self._do(self._push())
 
@@ -69,6 +71,7 @@ class Member:
 
     async def reload(self) -> Reloading:
         """See `gateway.siblings.Siblings.reload`."""
+        await self._begun.wait()  # a request may come in the moment before
         number = next(self._ids)
         done = self._reloading[number] = asyncio.get_running_loop().create_future()
         self._link.send(AskReload(number))
@@ -89,6 +92,7 @@ class Member:
 
     async def _all(self) -> All:
         """Returns what all have counted. This worker's own counts are told to the supervisor with the question: see `hub`."""
+        await self._begun.wait()
         number = next(self._ids)
         found = self._gathering[number] = asyncio.get_running_loop().create_future()
         async with self._telling:

@@ -201,9 +201,11 @@ class Supervisor:
                 _log.error("The configuration was not reloaded, the old one goes on. %s", error)
                 return Reloaded(0, str(error), [], [], 0)
             workers = [worker for worker in self._workers() if worker.ready is not None and not worker.leaving]
+            if not workers:
+                return Reloaded(0, "No worker serves at the moment; those to come read the new one.", [], [], 0)
             answers = await asyncio.gather(*(worker.reload() for worker in workers))
         done = [answer for answer in answers if answer is not None and not answer.mistakes]
-        if len(done) == len(workers) and done:
+        if len(done) == len(workers):
             return Reloaded(0, "", done[0].sources, done[0].warnings, len(done))
         mistakes = next((answer.mistakes for answer in answers if answer is not None and answer.mistakes), "")
         said = f"{len(workers) - len(done)} of {len(workers)} workers have not taken it over. Reload again. {mistakes}".rstrip()
@@ -251,6 +253,8 @@ class Supervisor:
                 _log.error("A worker cannot serve, and is tried again in %g s. %s", pause, problem)
             else:
                 self._crashes = 0
+                if self._stop.is_set():  # it was too late for the others' word
+                    place.worker.drain(hand_over=False)
                 return
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
