@@ -1,4 +1,4 @@
-"""`python -m bench.workers`: two workers beside one, for W1 over 32 connections; see docs/performance.md.
+"""`python -m bench.workers`: two workers beside one, for W1; see docs/performance.md.
 
 Gateway, mock and load generator share the two processors, so that two workers never have both to themselves. Three figures, each of
 which says something else: what a request costs in all processes of the gateway, how many requests a second come through as it is,
@@ -21,7 +21,6 @@ from bench.behaviour import UNARY
 from bench.phase import Outcome, Phase
 from bench.processes import Child
 
-_CONNECTIONS = 32
 _WARMUP_SECONDS = 0.5
 
 
@@ -55,7 +54,7 @@ class _Setting:
         self.others.append((outcome.cpu_seconds["mock"] + outcome.cpu_seconds["load"]) / outcome.responses * 1e6)
 
 
-async def run(rounds: int, seconds: float) -> Sequence[_Setting]:
+async def run(rounds: int, seconds: float, connections: int) -> Sequence[_Setting]:
     """Measures all settings in turn, round after round, every second one backwards."""
     everything = os.sched_getaffinity(0)
     token = f"ts-{secrets.token_urlsafe(32)}"
@@ -79,7 +78,7 @@ async def run(rounds: int, seconds: float) -> Sequence[_Setting]:
             for setting in settings if number % 2 == 0 else reversed(settings):
                 for one in (setting.pid, mock.pid, load.pid):
                     _pin(one, setting.processors)
-                setting.note(await load.measure(_phase(setting, seconds, token, mock)))
+                setting.note(await load.measure(_phase(setting, seconds, connections, token, mock)))
         return settings
 
 
@@ -99,14 +98,14 @@ def table(settings: Sequence[_Setting]) -> str:
     return "\n".join(lines)
 
 
-def _phase(setting: _Setting, seconds: float, token: str, mock: Child) -> Phase:
+def _phase(setting: _Setting, seconds: float, connections: int, token: str, mock: Child) -> Phase:
     headers: Mapping[str, str] = {"authorization": f"Bearer {token}"}
     return Phase(
         port=setting.port,
         headers=dict(headers),
         model=UNARY,
         kind="small",
-        connections=_CONNECTIONS,
+        connections=connections,
         seconds=seconds,
         warmup_seconds=_WARMUP_SECONDS,
         gateway_pid=setting.pid,
@@ -126,8 +125,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.workers", description="Two workers beside one.")
     parser.add_argument("--rounds", type=int, default=5, help="how often each setting is measured (default: 5)")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each time (default: 3)")
+    parser.add_argument("--connections", type=int, default=32, help="how many clients ask at a time (default: 32)")
     given = parser.parse_args()
-    print(table(asyncio.run(run(given.rounds, given.seconds))))
+    print(table(asyncio.run(run(given.rounds, given.seconds, given.connections))))
 
 
 if __name__ == "__main__":
