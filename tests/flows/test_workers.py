@@ -322,6 +322,27 @@ async def test_what_keeps_workers_from_starting_is_told_and_leaves_nothing(upstr
     assert "none.pem" in said.err.splitlines()[-1]
 
 
+async def test_workers_that_crash_at_their_start_again_and_again_are_given_up(upstream: Upstream, tmp_path: Path) -> None:
+    configure(tmp_path, upstream.base_url)
+    crash = "import os, sys\nif 'bridge.cli.workers.worker' in sys.orig_argv: os._exit(7)\n"
+    (tmp_path / "sitecustomize.py").write_text(crash)
+    with scratch() as place:
+        told = await run("serve", "--workers", "2", cwd=tmp_path, TMPDIR=str(place), PYTHONPATH=str(tmp_path))
+    assert (told.code, told.out) == (1, "")
+    assert "again and again; the last one ended with code 7." in told.err.splitlines()[-1]
+
+
+async def test_workers_that_are_told_to_stop_while_they_start_leave_nothing(upstream: Upstream, tmp_path: Path) -> None:
+    configure(tmp_path, upstream.base_url)
+    with scratch() as place:
+        async with started("serve", "--workers", "2", cwd=tmp_path, TMPDIR=str(place)) as process:
+            await until(lambda: len(descendants(process.process.pid)) == 3, seconds=20)
+            family = descendants(process.process.pid)
+            process.process.send_signal(signal.SIGTERM)
+            assert await process.ended() == 0
+        await gone(family)
+
+
 async def test_workers_share_one_embedded_model_and_one_new_token(tmp_path: Path) -> None:
     with scratch() as place:
         async with started("serve", "--workers", "2", cwd=tmp_path, PORT="0", GRPC_PORT="0", TMPDIR=str(place)) as process:
