@@ -27,6 +27,7 @@ from tests.waiting import until
 HELLO: Any = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
 CHAT = chat_pb2.ChatRequest(model=MODEL, messages=[content_pb2.Message(role=content_pb2.ROLE_USER, text="Hello")])
 SLOW = "ts-a-key-with-few-requests"
+_PACE_SECONDS = 0.02  # which leaves the processors to the workers that start
 ANYWHERE = {"listen_addr": "127.0.0.1:0", "grpc_addr": "127.0.0.1:0"}
 
 
@@ -231,12 +232,14 @@ async def test_workers_are_replaced_one_after_the_other_and_no_request_is_lost(u
             while not done.is_set():
                 await sdk.chat.completions.create(**HELLO)
                 answered["new"] += 1
+                await asyncio.sleep(_PACE_SECONDS)
 
         async def on_kept_connections() -> None:
             async with httpx.AsyncClient(base_url=gateway.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10) as rest:
                 while not done.is_set():
                     assert (await rest.post("/v1/chat/completions", json=HELLO)).status_code == 200
                     answered["kept"] += 1
+                    await asyncio.sleep(_PACE_SECONDS)
 
         async def over_one_channel() -> None:
             async with gateway.channel() as channel:
@@ -244,11 +247,13 @@ async def test_workers_are_replaced_one_after_the_other_and_no_request_is_lost(u
                 while not done.is_set():
                     await stub.Complete(chat_pb2.CompleteRequest(chat=CHAT), metadata=METADATA, timeout=10)
                     answered["channel"] += 1
+                    await asyncio.sleep(_PACE_SECONDS)
 
         async def over_new_channels() -> None:
             while not done.is_set():
                 assert await ask(gateway) == "fine"
                 answered["channels"] += 1
+                await asyncio.sleep(_PACE_SECONDS)
 
         async with asyncio.TaskGroup() as group:
             for asking in (on_new_connections, on_kept_connections, over_one_channel, over_new_channels):
