@@ -1,14 +1,14 @@
 """Faults are met on the loop on which a gateway serves, and by one gateway, or two, for all of them."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import pytest_asyncio
 import uvloop
-from twinspan.v1.errors_pb2 import ErrorKind
 
-from gateway import failures
+from gateway.accounts import faults
 from tests.faults.bench import LONG_SECONDS, Bench, benches
 from tests.faults.table import Fault
 
@@ -28,4 +28,4 @@ async def bench_of() -> AsyncIterator[Callable[[Fault], Bench]]:
 @pytest.fixture(autouse=True)
 def long_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the shortest time for which a target is left alone longer than any test."""
-    monkeypatch.setitem(failures._DOUBLING, ErrorKind.ERROR_KIND_RATE_LIMITED, LONG_SECONDS)
+    monkeypatch.setitem(faults.RESTS, faults.Fault.RATE, replace(faults.RESTS[faults.Fault.RATE], seconds=LONG_SECONDS))
