@@ -174,6 +174,7 @@ def _provider(
         if local and local.embedding_models
         else tuple(capabilities),
         rerank_style=configured.rerank_style or vendor.rerank_style,
+        host=URL(url).authority,
         allowance=UNLIMITED
         if local
         else Allowance.of(

@@ -40,6 +40,7 @@ class Provider:
         places: Where endpoints are that do not stand below `base_url`, by their paths.
         embedding_models: Those models that are known to embed and do nothing else.
         most_embedding_inputs: How many inputs it embeds at once; more are sent in pieces.
+        host: The host that answers, with its port if that is not the usual one: what limits are of.
         allowance: What its host may be asked for, by all keys together.
         rerank_style: In whose form it is asked to rerank: `cohere`, `jina` or `voyage`.
         secrets: Texts that must never appear in an error or a log.
@@ -61,6 +62,7 @@ class Provider:
     embedding_models: frozenset[str] = frozenset()
     most_embedding_inputs: int = 2048
     rerank_style: str = "cohere"
+    host: str = ""
     allowance: Allowance = UNLIMITED
     found: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
@@ -77,11 +79,6 @@ class Provider:
     def listed(self) -> tuple[str, ...]:
         """The models that it is known by name to offer."""
         return self.models if self.models is not None else self.found or self.known
-
-    @property
-    def host(self) -> str:
-        """The host that answers, with its port if that is not the usual one: what limits are of."""
-        return self.chat_url.authority
 
     @property
     def limited(self) -> bool:

@@ -74,5 +74,9 @@ class Target:
 
     def estimated_usd(self, input_tokens: int, output_tokens: int) -> float | None:
         """Returns about what a request of this size will cost, in US dollars; None if the price is not known."""
-        output = output_tokens if self.max_output is None else min(output_tokens, self.max_output)
-        return self.cost_usd(Usage(input_tokens=input_tokens, output_tokens=output))
+        if self.costs_nothing:
+            return 0.0
+        prices = self.facts.prices
+        if prices is None:
+            return None
+        return prices.plain_cost(input_tokens, output_tokens if self.max_output is None else min(output_tokens, self.max_output))
