@@ -1,9 +1,9 @@
 """What governance costs: `python -m bench.governed`; see docs/performance.md.
 
 Small chats over 32 connections, by turns: at the floor; with a key and a model without anything; with an agent, and a key that has
-every kind of limit, requests, tokens, places and a budget; with a key that has limits of requests and tokens alone, which are what can
-be leased; and with all four kinds of the key, its team and the agent, and limits of the host on top. Three gateways: with the state in
-memory, in a Valkey server beside, and there with leases. Figures are CPU of the gateway for a request.
+every kind of limit, requests, tokens, places and a budget; with a key that has limits of requests and tokens alone, which are what
+can be leased; and with all four kinds of the key, its team and the agent, and limits of the host on top. Three gateways: with the
+state in memory, in a Valkey server beside, and there with leases. Figures are CPU of the gateway for a request.
 """
 
 import argparse
