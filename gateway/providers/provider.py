@@ -31,6 +31,7 @@ class Provider:
         accounts: The provider as it is asked through each of its accounts, if it has several.
         models: The models it offers; None if it is taken to offer any.
         timeouts: How long each phase of an attempt may last, and the whole of it.
+        thinking_idle_seconds: How long a stream of a model that can reason may be silent.
         request_seconds: How long a request may last, all attempts together; at least as long as one attempt.
         retryable_status_codes: Statuses after which another attempt may help.
         stream_options: Whether it knows `stream_options`, with which a stream is asked for its usage.
@@ -74,6 +75,7 @@ class Provider:
     billing: Terms | None = None
     accounts: "tuple[Provider, ...]" = field(default=(), compare=False, repr=False)
     request_seconds: float = 300.0
+    thinking_idle_seconds: float = 600.0
 
     @property
     def listed(self) -> tuple[str, ...]:

@@ -47,6 +47,13 @@ class Target:
         return (self.agent, self.provider.name, self.model)
 
     @property
+    def idle_seconds(self) -> float:
+        """How long a stream of it may be silent: longer if the model is known to reason, which some providers do in silence."""
+        provider = self.provider
+        known = self.facts.capabilities
+        return provider.thinking_idle_seconds if known is not None and "reasoning" in known else provider.timeouts.idle
+
+    @property
     def context_window(self) -> int | None:
         """Most tokens of a conversation; None if nobody says."""
         return self.facts.context_window if self.max_context is None else self.max_context
