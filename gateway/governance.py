@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from gateway.availability import Availability
+from gateway.billing.sharing import CreditSharing
 from gateway.config.schema import Config
 from gateway.limits.limiter import Limiter
 from gateway.limits.spending import Spending
@@ -63,6 +64,7 @@ class Governance:
         spending = Spending(budgets) if configured.startswith("memory:") else None
         self.limiter = Limiter(self.store, recorder, fails_open=lambda: config().state.fail_open, spending=spending)
         self.availability = Availability(accounts, recorder, sender)
+        self._credits = CreditSharing(self.store, self.availability.billing)
         self.planner = Planner(self.state, unavailable=self.availability.left_out, prefers=self.availability.preferred)
         recorder.conditions = self.conditions
 
@@ -71,6 +73,7 @@ class Governance:
         await self.store.start()
         await self._watch.start()
         await self.availability.start(catalogue)
+        await self._credits.start()
 
     def adopt(self, catalogue: Catalogue) -> None:
         """Goes over to another catalogue; what is known of targets that are no more is forgotten."""
@@ -81,6 +84,7 @@ class Governance:
         """Settles what is open, writes what is to outlive the process, and frees the store."""
         await self._watch.stop()
         await self.limiter.close()
+        await self._credits.stop()
         await self.availability.close()
         await self.store.close()
 

@@ -17,6 +17,9 @@ from gateway.telemetry.conditions import BillingCondition
 CREDIT_SECONDS = 3600.0
 """When to come again where a credit is spent: nobody knows when there is more."""
 
+_ROUNDING_USD = 2e-6
+"""What others tell is in millionths of a dollar."""
+
 _LATE = 2.0
 """How many intervals an answer holds that is asked for regularly, so that one that comes late leaves no gap."""
 
@@ -55,6 +58,7 @@ class Billing:
         self._terms: dict[str, Terms] = {}
         self._said: dict[str, _Said] = {}
         self._spent: dict[str, float] = {}
+        self._untold: dict[str, float] = {}
 
     def adopt(self, providers: Iterable[Provider]) -> None:
         """Goes over to these providers. What was spent stays, and so does what was said if it is said in the same place."""
@@ -65,6 +69,30 @@ class Billing:
             if terms is None or (old is not None and old.quota != terms.quota):
                 del self._said[name]
         self._spent = {name: self._spent.get(name, 0.0) for name in self._terms}
+
+    @property
+    def names(self) -> list[str]:
+        """The providers whose billing is configured."""
+        return list(self._terms)
+
+    def known_usd(self, provider: str) -> float:
+        """Returns what was spent before this process began to spend."""
+        return self._spent.get(provider, 0.0) - self._untold.get(provider, 0.0)
+
+    def take_untold(self, provider: str) -> float:
+        """Returns what this process has spent since it was last asked, in US dollars: other processes do not know of it yet."""
+        return self._untold.pop(provider, 0.0)
+
+    def put_back(self, provider: str, usd: float) -> None:
+        """Has what was taken told another time."""
+        self._untold[provider] = self._untold.get(provider, 0.0) + usd
+
+    def take_over(self, provider: str, total_usd: float) -> None:
+        """Takes over what all processes have spent, to which comes what this one has not told yet."""
+        total = total_usd + self._untold.get(provider, 0.0)
+        if provider in self._terms and abs(total - self._spent.get(provider, 0.0)) > _ROUNDING_USD:
+            self._spent[provider] = total
+            self._changed()
 
     def spent(self, target: Target, now: float) -> Spent | None:
         """Tells that nothing is left for a target; None if something is, or nobody knows."""
@@ -89,6 +117,7 @@ class Billing:
             return
         if cost_usd:
             self._spent[name] = self._spent.get(name, 0.0) + cost_usd
+            self._untold[name] = self._untold.get(name, 0.0) + cost_usd
             self._changed()
         quota = terms.quota
         if quota is None or quota.source != "headers" or headers is None:

@@ -15,6 +15,7 @@ from tests.flows.test_accounts import Asker
 from tests.flows.test_cost import PLAIN_USD, PRICES
 from tests.flows.test_parity import HELLO as STREAMED
 from tests.flows.upstream import MODEL, OTHERS, Script, Upstream, by_path, completion, says, text, whole
+from tests.servers import valkey
 from tests.waiting import until
 
 HELLO = {**STREAMED, "stream": False}
@@ -285,3 +286,17 @@ async def test_how_billing_stands_is_the_same_over_grpc(upstream: Upstream, spar
             assert (row.provider, row.model, row.credit_usd, row.exhausted) == ("acme", "credit", 1.0, False)
             assert row.spent_usd == pytest.approx(float(PLAIN_USD))
             assert not row.HasField("remaining")
+
+
+async def test_gateways_that_share_a_state_store_share_what_is_spent_of_a_credit(upstream: Upstream, spare: Upstream) -> None:
+    each = float(PLAIN_USD)
+    with valkey() as server:
+        sections = two(upstream, spare, {"model": "credit", "credit_usd": 2.5 * each})
+        sections = {**sections, "state": {"url": f"valkey://127.0.0.1:{server.port}"}}
+        async with running(sections) as one, running(sections) as other:
+            assert [await provider_of(one) for _ in range(3)] == ["acme"] * 3
+            row = await said(other, exhausted=True)
+            assert row["spent_usd"] == pytest.approx(3 * each, abs=2e-6)
+            assert (await provider_of(other), await provider_of(one)) == ("spare", "spare")
+        async with running(sections) as later:  # told once, and not by each that starts
+            assert (await said(later, exhausted=True))["spent_usd"] == pytest.approx(3 * each, abs=2e-6)
