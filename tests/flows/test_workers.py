@@ -27,6 +27,7 @@ from tests.waiting import until
 HELLO: Any = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
 CHAT = chat_pb2.ChatRequest(model=MODEL, messages=[content_pb2.Message(role=content_pb2.ROLE_USER, text="Hello")])
 SLOW = "ts-a-key-with-few-requests"
+POOR = "ts-a-key-with-a-small-budget"
 _PACE_SECONDS = 0.02  # which leaves the processors to the workers that start
 ANYWHERE = {"listen_addr": "127.0.0.1:0", "grpc_addr": "127.0.0.1:0"}
 
@@ -95,19 +96,44 @@ async def test_two_workers_serve_both_surfaces_and_count_as_one(upstream: Upstre
             assert await said(stream) == "Hi"
 
 
-async def test_limits_are_exact_over_workers_that_were_given_no_store(upstream: Upstream, tmp_path: Path) -> None:
+async def test_limits_and_budgets_are_exact_over_four_workers_that_were_given_no_store(upstream: Upstream, tmp_path: Path) -> None:
+    """The mock's answers have 3 tokens, so that one costs $0.003; the budget is for ten of them, also after a restart."""
     upstream.plays(says("Hello."))
-    keys = [{"name": "slow", "token": SLOW, "rpm": 100}]
-    async with together(tmp_path, upstream.base_url, api_keys=keys) as gateway, gateway.rest(SLOW) as rest:
+    keys = [{"name": "slow", "token": SLOW, "rpm": 100}, {"name": "poor", "token": POOR, "budget_usd": 0.03}]
+    sections = {
+        "api_keys": keys,
+        "providers": {
+            "acme": {
+                "base_url": upstream.base_url,
+                "api_key": "upstream-secret-key",
+                "models": [MODEL],
+                "model_info": {MODEL: {"input_cost_per_1m": 0, "output_cost_per_1m": 1000}},
+            }
+        },
+        "files": {"dir": str(tmp_path / "files")},
+    }
+    async with together(tmp_path, upstream.base_url, workers=4, **sections) as gateway, gateway.rest(SLOW) as rest:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        asked = [rest.post("/v1/chat/completions", json=HELLO) for _ in range(150)]
-        answers, kinds = await asyncio.gather(asyncio.gather(*asked), asyncio.gather(*(ask(gateway, SLOW) for _ in range(30))))
+        asked = [rest.post("/v1/chat/completions", json=HELLO) for _ in range(500)]
+        answers, kinds = await asyncio.gather(asyncio.gather(*asked), asyncio.gather(*(ask(gateway, SLOW) for _ in range(40))))
         passed = sum(answer.status_code == 200 for answer in answers) + kinds.count("fine")
         assert 100 <= passed <= 100 + int((loop.time() - began) * 100 / 60) + 1
         assert {answer.status_code for answer in answers} | set(kinds) <= {200, 429, "fine", "rate_limited"}
         seen = await counts(gateway)
-        assert (seen["twinspan_ratelimit_rejected_total"], seen["twinspan_store_failures_total"]) == (180 - passed, 0)
+        assert (seen["twinspan_ratelimit_rejected_total"], seen["twinspan_store_failures_total"]) == (540 - passed, 0)
+        assert await paid_for(gateway) == 10
+    async with together(tmp_path, upstream.base_url, workers=4, **sections) as gateway:
+        assert await paid_for(gateway) == 0
+
+
+async def paid_for(gateway: Together) -> int:
+    """Asks with a small budget, many times at once, and returns how many requests it was enough for."""
+    async with gateway.rest(POOR) as rest:
+        body = {**HELLO, "max_completion_tokens": 3}
+        answers = await asyncio.gather(*(rest.post("/v1/chat/completions", json=body) for _ in range(60)))
+    assert {answer.status_code for answer in answers} <= {200, 429}
+    return sum(answer.status_code == 200 for answer in answers)
 
 
 async def test_files_and_batches_are_there_at_all_workers_and_each_line_runs_once(upstream: Upstream, tmp_path: Path) -> None:
