@@ -6,9 +6,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import uvloop
-from twinspan.v1.errors_pb2 import ErrorKind
 
-from gateway import failures
 from tests.faults.bench import LONG_SECONDS, Bench, benches
 from tests.faults.table import Fault
 
@@ -28,4 +26,4 @@ async def bench_of() -> AsyncIterator[Callable[[Fault], Bench]]:
 @pytest.fixture(autouse=True)
 def long_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the shortest time for which a target is left alone longer than any test."""
-    monkeypatch.setitem(failures._DOUBLING, ErrorKind.ERROR_KIND_RATE_LIMITED, LONG_SECONDS)
+    monkeypatch.setattr("gateway.failures.rest_seconds", lambda *_: LONG_SECONDS)
