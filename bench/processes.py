@@ -64,6 +64,11 @@ class Generator:
         """Takes over a process that is ready."""
         self._process = process
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     async def measure(self, phase: Phase) -> Outcome:
         """Has a phase measured.
 
@@ -93,7 +98,9 @@ async def generator(module: str) -> AsyncIterator[Generator]:
 
 
 @asynccontextmanager
-async def twinspan(directory: Path, upstream_port: int, collector_port: int, token: str) -> AsyncIterator[tuple[int, int, int]]:
+async def twinspan(
+    directory: Path, upstream_port: int, collector_port: int, token: str, workers: int = 1
+) -> AsyncIterator[tuple[int, int, int]]:
     """Runs the gateway as its users do, with a tenth of its traces sampled and exported; gives its process id and both ports.
 
     Raises:
@@ -117,7 +124,8 @@ async def twinspan(directory: Path, upstream_port: int, collector_port: int, tok
     }
     log = directory / "twinspan.log"
     with log.open("wb") as stderr:
-        async with _process(str(_TWINSPAN), "serve", "--config", str(path), variables=variables, stderr=stderr) as process:
+        command = (str(_TWINSPAN), "serve", "--config", str(path), "--workers", str(workers))
+        async with _process(*command, variables=variables, stderr=stderr) as process:
             try:
                 rest = await _match(process, r"^REST\s+http://127\.0\.0\.1:(\d+)/v1")
                 grpc = await _match(process, r"^gRPC\s+127\.0\.0\.1:(\d+)")

@@ -51,7 +51,7 @@ from bridge.routes.proxy import ProxyRoutes
 from bridge.routes.responses import ResponsesRoutes
 from bridge.server import BridgeServer, ServerSettings
 from bridge.telemetry.http import HttpTelemetry
-from bridge.telemetry.metrics import HttpMetrics
+from bridge.telemetry.metrics import Exposition, HttpMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,18 @@ class BridgeSettings:
     keepalive_seconds: float = 15.0
 
 
-def build(channel: grpc.aio.Channel, settings: BridgeSettings, telemetry: HttpTelemetry) -> BridgeServer:
-    """Returns a bridge to the core at the other end of `channel`, ready to be started."""
-    return BridgeServer(routes(channel, settings, telemetry.metrics), settings.server, telemetry)
+def build(
+    channel: grpc.aio.Channel, settings: BridgeSettings, telemetry: HttpTelemetry, metrics: Exposition | None = None
+) -> BridgeServer:
+    """Returns a bridge to the core at the other end of `channel`, ready to be started.
+
+    Args:
+        channel: Leads to the core.
+        settings: How it listens.
+        telemetry: What it tells about itself.
+        metrics: What `/metrics` shows, if more than this process has counted.
+    """
+    return BridgeServer(routes(channel, settings, metrics or telemetry.metrics), settings.server, telemetry)
 
 
 def lines(channel: grpc.aio.Channel, version: str) -> Lines:
@@ -81,7 +90,7 @@ def lines(channel: grpc.aio.Channel, version: str) -> Lines:
     return Lines(routes(channel, BridgeSettings(ServerSettings(None, 0), version), HttpMetrics(CollectorRegistry())))
 
 
-def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: HttpMetrics) -> Router:
+def routes(channel: grpc.aio.Channel, settings: BridgeSettings, metrics: Exposition) -> Router:
     """Returns the bridge's routes."""
     router = Router()
     chat = ChatRoutes(channel, stream_default=settings.stream_default, keepalive_seconds=settings.keepalive_seconds)

@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import ssl
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -30,6 +31,9 @@ _BACKLOG = 2048
 _TAIL_BYTES = 2048
 """How much is kept of each read, in case that it has the trailing headers of a body that is about to be forwarded."""
 
+_LOOK_SECONDS = 0.05
+"""How often a server that hands over looks whether connections are left."""
+
 _ACCEPTORS = 16
 """How many connections are let in at a turn of the event loop."""
 
@@ -45,6 +49,7 @@ class ServerSettings:
         drain_seconds: How long requests under way may take once the server is to stop.
         cors_origins: Origins whose pages may call; `*` for any.
         tls: TLS, if it is on.
+        sockets: What to listen on in place of host and port: bound already, and shared with whoever goes on when this server stops.
     """
 
     host: str | None
@@ -53,6 +58,7 @@ class ServerSettings:
     drain_seconds: float = 30.0
     cors_origins: tuple[str, ...] = ()
     tls: ssl.SSLContext | None = None
+    sockets: Sequence[socket.socket] = ()
 
 
 class BridgeServer:
@@ -63,6 +69,7 @@ class BridgeServer:
         self._settings = settings
         self._telemetry = telemetry
         self._runner: web.ServerRunner | None = None
+        self._leaving = False
         self._loop = asyncio.get_running_loop()
 
     async def start(self) -> int:
@@ -82,10 +89,32 @@ class BridgeServer:
         self._runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain_seconds)
         await self._runner.setup()
         settings = self._settings
-        site = web.TCPSite(self._runner, settings.host, settings.port, ssl_context=settings.tls, backlog=_BACKLOG)
-        await site.start()
-        await self._add_acceptors(cast(asyncio.Server, site._server))  # noqa: SLF001 - there is no public way to its sockets
+        for bound in settings.sockets:
+            await web.SockSite(self._runner, bound, ssl_context=settings.tls, backlog=_BACKLOG).start()
+            await self._add_acceptors([bound])
+        if not settings.sockets:
+            site = web.TCPSite(self._runner, settings.host, settings.port, ssl_context=settings.tls, backlog=_BACKLOG)
+            await site.start()
+            await self._add_acceptors(cast(asyncio.Server, site._server).sockets)  # noqa: SLF001 - no public way to its sockets
         return int(self._runner.addresses[0][1])
+
+    async def hand_over(self, seconds: float) -> None:
+        """Stops listening, and lets clients go over to whoever listens in its place: every answer to come closes its connection.
+
+        A connection that is closed while it is idle may be the one on which its client is just about to ask, and that request is
+        lost. So idle ones are kept for a while: most are asked on once more, or closed by their clients.
+
+        Args:
+            seconds: How long to wait for connections to end, at most. Those that are left then are for `stop`.
+        """
+        if self._runner is None or self._runner.server is None:
+            return
+        self._leaving = True
+        for site in list(self._runner.sites):
+            await site.stop()
+        deadline = self._loop.time() + seconds
+        while self._runner.server.connections and self._loop.time() < deadline:  # noqa: ASYNC110 (nothing tells of it)
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def stop(self) -> None:
         """Stops listening, lets requests under way end for `drain_seconds`, then cancels them."""
@@ -93,19 +122,21 @@ class BridgeServer:
             await self._runner.cleanup()
             self._runner = None
 
-    async def _add_acceptors(self, server: asyncio.Server) -> None:
+    async def _add_acceptors(self, sockets: Iterable[socket.socket]) -> None:
         """Lets several connections in at every turn of the event loop.
 
         libuv, on which uvloop stands, accepts one connection a turn from each descriptor that it listens on. Under load a turn
         takes tens of milliseconds, and most of a crowd that arrives would wait for seconds. So it gets the socket several times.
         """
         assert self._runner is not None  # noqa: S101 (for the type checker: `start` has set it)
-        for listening in server.sockets:
+        for listening in sockets:
             for _ in range(_ACCEPTORS - 1):
                 same = socket.socket(fileno=os.dup(listening.fileno()))
                 await web.SockSite(self._runner, same, ssl_context=self._settings.tls, backlog=_BACKLOG).start()
 
     def _make_request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+        if self._leaving:
+            message = message._replace(should_close=True)
         return web.BaseRequest(
             message,
             payload,

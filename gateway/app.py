@@ -8,23 +8,20 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
 
 from opentelemetry.sdk.trace import SpanProcessor
 from prometheus_client import CollectorRegistry
 
-from gateway import probe
+from gateway import listening
 from gateway.access.delegation import Delegation
 from gateway.access.keys import ConfiguredKeys, generate_token
-from gateway.availability import Availability
 from gateway.backends.choice import Backends
 from gateway.backends.ledger import Ledger
 from gateway.batches.desk import BatchDesk
 from gateway.batches.lines import Lines
+from gateway.batches.shift import Shift
 from gateway.batches.store import BatchStore
 from gateway.batches.worker import BatchWorker
 from gateway.compilation import compile_catalogue, compile_keys, needs_local_model
@@ -42,24 +39,20 @@ from gateway.exchange import Exchange
 from gateway.explanation import Explainer
 from gateway.files.store import FileStore
 from gateway.forwarding.forwarder import Forwarder
+from gateway.governance import Governance
 from gateway.inprocess import InProcessChannel
 from gateway.keystore.desk import KeyDesk
 from gateway.keystore.live import KEY_STORE, LiveKeys
 from gateway.keystore.opening import make_driver
-from gateway.limits.limiter import Limiter
-from gateway.limits.spending import Spending
-from gateway.listening import LOOPBACK, Listen, listen_settings, metrics_address
-from gateway.local.embedding_engine import EMBEDDING_MODELS, EmbeddingEngine
-from gateway.local.engine import MODELS, Engine, EngineError, LocalEndpoint, LocalEngine
-from gateway.probe import Finding
+from gateway.listening import LOOPBACK, Listen
+from gateway.local.engine import EngineError, LocalEndpoint
+from gateway.local.starting import LocalModels
 from gateway.profiling.profiler import Profiler
 from gateway.providers.raw_sender import RawSender
 from gateway.providers.sender import Sender
 from gateway.responses.desk import ResponseDesk
 from gateway.responses.kept import KeptResponses
 from gateway.routing.catalogue import Catalogue
-from gateway.routing.plan import Planner
-from gateway.routing.state import RoutingState
 from gateway.rpc.edge import Edge
 from gateway.rpc.registry import HandlerRegistry
 from gateway.server import GrpcServer, ServerSettings, ServerStartError, TlsFiles
@@ -78,39 +71,54 @@ from gateway.services.moderations import ModerationsService
 from gateway.services.proxy import ProxyService
 from gateway.services.rerank import RerankService
 from gateway.services.responses import ResponsesService
-from gateway.state.opening import make_store
-from gateway.telemetry import logs, metrics, setup
+from gateway.siblings import Gathered, Membership, Reloading, Siblings, Standing
+from gateway.state.embedded import EmbeddedStore, EmbeddedStoreError
+from gateway.telemetry import logs, metrics, process, setup, totals
 from gateway.telemetry.recorder import Recorder
+from gateway.telemetry.report import report
 from gateway.telemetry.runtime import watch_event_loop
 from gateway.telemetry.setup import Export
 from gateway.telemetry.tracing import Tracing
+from gateway.validation import USER_AGENT, VERSION, probe_providers, validate
 
 __all__ = [
     "VERSION",
     "ConfigError",
     "Configuration",
     "Core",
+    "EmbeddedStore",
+    "EmbeddedStoreError",
+    "EngineError",
     "Export",
+    "Gathered",
     "Listen",
+    "LocalEndpoint",
+    "LocalModels",
+    "Membership",
+    "Reloading",
+    "Siblings",
+    "Standing",
     "StartError",
     "configure_logging",
     "demo_configuration",
     "generate_token",
+    "grpc_address",
     "json_schema",
+    "lay_down",
     "listen_settings",
     "load_configuration",
+    "made_token",
     "metrics_address",
+    "needs_local_model",
     "probe_providers",
+    "show_all",
     "start_export",
     "validate",
 ]
 
 _log = logging.getLogger(__name__)
 
-VERSION = version("twinspan")
-"""The gateway's version."""
-
-_USER_AGENT = f"twinspan/{VERSION}"
+_SHORTEST_CONNECTION_SECONDS = 1.0
 
 
 class StartError(Exception):
@@ -132,48 +140,45 @@ def demo_configuration() -> Configuration:
     return Configuration.of(Config(server=ServerConfig(listen_addr=anywhere, grpc_addr=anywhere, log_level="warning")))
 
 
-def validate(configuration: Configuration) -> None:
-    """Makes sure that a configuration can be served from, beyond what can be seen while it is loaded.
-
-    Raises:
-        ConfigError: It cannot; the message names all mistakes.
-    """
-    make_driver(configuration.current.config.keys.url, Path())  # which opens nothing
-    _compiled_for_validation(configuration)
+def made_token(configuration: Configuration) -> str | None:
+    """Returns a new token for the administrator; None if the configuration has keys."""
+    config = configuration.current.config
+    return None if config.client_token or config.api_keys else generate_token()
 
 
-async def probe_providers(configuration: Configuration) -> list[Finding]:
-    """Asks every provider for its models, the embedded one excepted, and returns what came of it.
-
-    Raises:
-        ConfigError: The configuration cannot be served from.
-    """
-    providers = _compiled_for_validation(configuration).providers.values()
-    return await probe.probe(provider for provider in providers if not provider.free)
+def lay_down(reports: Sequence[bytes]) -> bytes:
+    """Returns one report of processes that have ended: what they had counted, and nothing of how they stood."""
+    return totals.laid_down(reports)
 
 
-def _compiled_for_validation(configuration: Configuration) -> Catalogue:
-    snapshot = configuration.current
-    local = LocalEndpoint("http://127.0.0.1/v1", "", MODELS + EMBEDDING_MODELS) if needs_local_model(snapshot.config) else None
-    return compile_catalogue(snapshot, local, _USER_AGENT, Knowledge(ModelRegistry()))
+def show_all(registry: CollectorRegistry, gathered: Gathered) -> None:
+    """Adds the metrics of all processes that serve to a registry, as sums."""
+    metrics.register_all(registry, gathered, VERSION)
 
 
-def configure_logging(configuration: Configuration) -> None:
-    """Sends the log where and as the configuration says, and writes its warnings."""
+def configure_logging(configuration: Configuration, *, warnings: bool = True) -> None:
+    """Sends the log where and as the configuration says, and writes its warnings, unless another process does."""
     server = configuration.current.config.server
     logs.configure_logging(server.log_level, server.log_format)
-    for warning in configuration.current.warnings:
+    for warning in configuration.current.warnings if warnings else ():
         _log.warning("%s", warning)
 
 
-def start_export(configuration: Configuration, *, processors: Sequence[SpanProcessor] = ()) -> Export:
+def start_export(configuration: Configuration, *, processors: Sequence[SpanProcessor] = (), instance: str = "") -> Export:
     """Begins to export traces, as the configuration and the environment say.
+
+    Args:
+        configuration: What holds.
+        processors: Further processors of spans.
+        instance: What tells this process from others that serve with it; empty if there are none.
 
     Raises:
         ValueError: A variable of the environment has a value that is not supported.
     """
     telemetry = configuration.current.config.telemetry
-    return setup.start_export(version=VERSION, traces=telemetry.traces, metrics=telemetry.metrics, processors=processors)
+    return setup.start_export(
+        version=VERSION, instance=instance, traces=telemetry.traces, metrics=telemetry.metrics, processors=processors
+    )
 
 
 class Core:
@@ -184,13 +189,16 @@ class Core:
         new_token: The administrator's token, if it was made for this run; None if one is configured.
     """
 
-    def __init__(self, configuration: Configuration, export: Export, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, configuration: Configuration, export: Export, registry: CollectorRegistry, membership: Membership | None = None
+    ) -> None:
         """Wires the core; nothing is started yet.
 
         Args:
             configuration: What holds.
             export: Where spans and metrics go.
             registry: Where the core's metrics are shown.
+            membership: What it is told if it serves together with others; None if it serves by itself.
 
         Raises:
             ConfigError: What it asks for is not installed.
@@ -199,15 +207,15 @@ class Core:
         config = snapshot.config
         self._configuration = configuration
         self._export = export
-        self._engines: list[Engine] = []
-        self._local: LocalEndpoint | None = None
-        self.new_token = None if config.client_token or config.api_keys else generate_token()
+        self._membership = membership
+        group = membership.group if membership else ""
+        self._local_models = LocalModels()
+        self._local = membership.local if membership else None
+        self.new_token = membership.token if membership else made_token(configuration)
         self._catalogue = Catalogue([], [])
         self._reloading = asyncio.Lock()
         self._discovering = asyncio.Lock()
         self._recorder = Recorder(usage_histograms=export.wants_usage_histograms)
-        self._state = RoutingState(self._recorder.breaker_moved)
-        self._recorder.sessions = lambda: self._state.sessions.expire(time.monotonic())
         self._collector = metrics.register(registry, self._recorder, VERSION)
         self._sender = Sender()
         self._raw_sender = RawSender()
@@ -217,26 +225,29 @@ class Core:
         self._files = FileStore(
             config.files.dir or state_directory(os.environ) / "files",
             lambda: self._configuration.current.config.server.max_upload_bytes,
+            group=group,
         )
-        self._store = make_store(config.state.url)
-        self._limiter = Limiter(
-            self._store,
+        self._governance = governance = Governance(
+            lambda: self._configuration.current.config,
             self._recorder,
-            fails_open=lambda: self._configuration.current.config.state.fail_open,
-            spending=None if self._store.shared else Spending(self._files.root / "budgets"),
+            self._sender,
+            state_url=membership.state_url if membership else None,
+            budgets=self._files.root / "budgets",
+            accounts=state_directory(os.environ) / "accounts.json",
         )
-        self._availability = Availability(state_directory(os.environ) / "accounts.json", self._recorder, self._sender)
         driver = make_driver(config.keys.url, state_directory(os.environ))
         self._keys = LiveKeys(driver, self._compiled_keys(snapshot), self._recorder, lambda on: self._server.tell(KEY_STORE, on))
         self._delegation = Delegation()
-        self._batches = BatchStore(config.batches.dir or self._files.root / "batches")
+        self._batches = BatchStore(config.batches.dir or self._files.root / "batches", group=group)
+        self._shift: Shift | None = None
         self._desk = BatchDesk(self._batches, self._files)
-        self._kept = Ledger(self._files.root / "providers")
+        self._kept = Ledger(self._files.root / "providers", group)
         self._watcher: asyncio.Task[None] | None = None
         profiler = Profiler(lambda: self._configuration.current.config.debug.pprof_enabled)
-        self._planner = Planner(self._state, unavailable=self._availability.left_out, prefers=self._availability.preferred)
-        explainer = Explainer(lambda: self._catalogue, self._planner, self._limiter, time.monotonic)
-        self._admin = AdminService(self._recorder, self._state, self._availability, time.monotonic, VERSION, profiler, explainer)
+        explainer = Explainer(lambda: self._catalogue, governance.planner, governance.limiter, time.monotonic)
+        siblings = membership.siblings if membership else None
+        reload = siblings.reload if siblings else self.reload
+        self._admin = AdminService(self._recorder, VERSION, profiler, explainer, reload, siblings)
         self._registry = self._register_services()
         self.channel = InProcessChannel(self._registry)
         self._server = GrpcServer(self._registry, self._server_settings(snapshot))
@@ -245,7 +256,7 @@ class Core:
     @property
     def grpc_url(self) -> str:
         """Where the core listens, as `host:port`."""
-        host = self._grpc_address(self._configuration.current).rpartition(":")[0]
+        host = listening.of_core(self._configuration.current).rpartition(":")[0]
         return f"{host or LOOPBACK}:{self._port}"
 
     def model_names(self) -> list[str]:
@@ -264,10 +275,13 @@ class Core:
         await self._keys.start()
         await self._sender.start()
         await self._raw_sender.start()
-        if needs_local_model(config):
-            await self._start_local_model(config.local_engine.max_sessions)
+        if self._membership is None and needs_local_model(config):
+            try:
+                self._local = await self._local_models.start(config.local_engine.max_sessions)
+            except EngineError as error:
+                raise StartError(str(error)) from error
         self._catalogue = await self._compiled_catalogue(self._configuration.current)
-        await self._availability.start(self._catalogue)
+        await self._governance.start(self._catalogue)
         await self.discover()
         await self._keep_discovering()
         if self._files.exists:
@@ -296,15 +310,28 @@ class Core:
             concurrency=config.batches.max_concurrency,
             most_line_bytes=lambda: self._configuration.current.config.server.max_body_bytes,
         )
-        if self._batches.exists:
+        if self._membership is not None:
+            self._shift = Shift(self._batches, worker)
+            self._shift.start()
+        elif self._batches.exists:
             worker.resume()
+
+    async def report(self, *, samples: bool = True) -> bytes:
+        """Returns what was counted, for a process that adds it to what others have counted; with the last `samples`, or without."""
+        facts = await asyncio.to_thread(process.facts, len(asyncio.all_tasks()))
+        return await asyncio.to_thread(report, self._recorder, facts, samples=samples)
+
+    async def hand_over(self) -> None:
+        """Lets another process take this one's place: it runs no batches any more, and returns once gRPC's clients have left."""
+        stopping = self._shift.stop(self._configuration.current.config.server.drain_seconds) if self._shift else asyncio.sleep(0)
+        await asyncio.gather(self._server.hand_over(), stopping)
 
     async def drain(self) -> None:
         """Stops listening and lets the calls under way end. Those that come through `channel` are answered still."""
         self._admin.stop()
-        worker = self._desk.worker
+        running = self._shift or self._desk.worker
         grace_seconds = self._configuration.current.config.server.drain_seconds
-        await asyncio.gather(self._server.stop(), worker.stop(grace_seconds) if worker is not None else asyncio.sleep(0))
+        await asyncio.gather(self._server.stop(), running.stop(grace_seconds) if running is not None else asyncio.sleep(0))
 
     async def stop(self) -> None:
         """Drains, and frees everything. It may be called without a start."""
@@ -316,28 +343,27 @@ class Core:
         await self._refresher.stop()
         await self._exchange.close()
         await self._keys.stop()
-        await self._limiter.close()
-        await self._availability.close()
-        await self._store.close()
+        await self._governance.close()
         await self._batches.close()
         await self._kept.close()
         await self._files.close()
         await self._sender.close()
         await self._raw_sender.close()
-        for engine in self._engines:
-            await engine.stop()
+        await self._local_models.stop()
 
-    async def reload(self) -> None:
+    async def reload(self) -> Reloading:
         """Reads the configuration again. It is compiled whole, and then swapped; with a mistake in it, the old one goes on.
 
         Requests under way keep the catalogue that they began with. What the core listens on does not change. Then the providers are
         asked for their models, if they are to be; meanwhile what was found before holds.
         """
         async with self._reloading:  # one after the other, so that what was read last is what holds
-            if not await self._reload():
-                return
+            done = await self._reload()
+            if done.mistakes:
+                return done
             await self._keep_discovering()
         await self.discover()
+        return done
 
     async def discover(self) -> None:
         """Asks all providers for their models, if they are to be asked, and makes the catalogue anew; takes 10 seconds at most."""
@@ -364,28 +390,26 @@ class Core:
         Raises:
             ConfigError: The configuration cannot be served from.
         """
-        return await asyncio.to_thread(compile_catalogue, snapshot, self._local, _USER_AGENT, self._knowledge)
+        return await asyncio.to_thread(compile_catalogue, snapshot, self._local, USER_AGENT, self._knowledge)
 
     def _adopt(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self._state.forget(catalogue.agents, catalogue.targets())
-        self._availability.adopt(catalogue)
+        self._governance.adopt(catalogue)
 
-    async def _reload(self) -> bool:
-        """Tells whether it was done."""
+    async def _reload(self) -> Reloading:
         try:
             snapshot = await self._configuration.read()
             catalogue, keys = await self._compiled_catalogue(snapshot), self._compiled_keys(snapshot)
         except ConfigError as error:
             _log.error("The configuration was not reloaded, the old one goes on. %s", error)
-            return False
+            return Reloading(mistakes=str(error))
         for warning in snapshot.warnings:
             _log.warning("%s", warning)
         self._configuration.adopt(snapshot)
         self._keys.configure(keys)
         self._adopt(catalogue)
         _log.info("The configuration was reloaded.")
-        return True
+        return Reloading(sources=[str(source) for source in snapshot.sources], warnings=snapshot.warnings)
 
     async def _open_files(self) -> None:
         """Opens the files of an earlier run. Without them the gateway serves all else, and tells whoever asks for a file."""
@@ -400,20 +424,10 @@ class Core:
         tracing = Tracing(self._export.tracer_provider)
         edge = Edge(registration.policy(), lambda: self._keys.ring, self._recorder, tracing, self._delegation)
         registry = HandlerRegistry([edge.wrap])
-        exchange = self._exchange = Exchange(
-            lambda: self._catalogue,
-            self._sender,
-            self._state,
-            self._recorder,
-            tracing,
-            self._limiter,
-            self._availability,
-            planner=self._planner,
-        )
+        governance = self._governance
+        exchange = self._exchange = Exchange(lambda: self._catalogue, self._sender, self._recorder, tracing, governance)
         most_bytes = lambda: self._configuration.current.config.server.max_upload_bytes  # noqa: E731 (three services ask it)
-        forwarder = Forwarder(
-            lambda: self._catalogue, self._raw_sender, self._recorder, tracing, most_bytes, self._limiter, self._availability
-        )
+        forwarder = Forwarder(lambda: self._catalogue, self._raw_sender, self._recorder, tracing, most_bytes, governance)
         backends = Backends(
             self._files,
             self._desk,
@@ -447,27 +461,28 @@ class Core:
     def _server_settings(self, snapshot: Snapshot) -> ServerSettings:
         server = snapshot.config.server
         tls = server.tls
+        address = listening.of_core(snapshot)
+        if self._membership is not None:
+            address = f"{address.rpartition(':')[0]}:{self._membership.grpc_port}"
         return ServerSettings(
-            address=self._grpc_address(snapshot),
+            address=address,
             tls=TlsFiles(tls.cert, tls.key, tls.client_ca) if tls else None,
             drain_seconds=server.drain_seconds,
+            reuse_port=self._membership is not None,
+            connection_seconds=None if self._membership is None else max(server.drain_seconds, _SHORTEST_CONNECTION_SECONDS),
         )
 
-    @staticmethod
-    def _grpc_address(snapshot: Snapshot) -> str:
-        """Without any configuration, only this machine is listened to."""
-        address = snapshot.config.server.grpc_addr
-        return f"{LOOPBACK}{address}" if address.startswith(":") and not snapshot.sources else address
 
-    async def _start_local_model(self, slots: int) -> None:
-        key = secrets.token_urlsafe(24)
-        chat, embedding = LocalEngine(slots=slots, api_key=key), EmbeddingEngine(api_key=key)
-        self._engines = [chat, embedding] if embedding.is_installed() else [chat]
-        starts = await asyncio.gather(*(engine.start() for engine in self._engines), return_exceptions=True)
-        for failure in starts:
-            if isinstance(failure, EngineError):
-                raise StartError(f"No provider is configured, and the embedded model cannot stand in. {failure}") from failure
-            if isinstance(failure, BaseException):
-                raise failure
-        endpoints = [endpoint for endpoint in starts if isinstance(endpoint, LocalEndpoint)]
-        self._local = endpoints[0].joined(endpoints[1]) if len(endpoints) > 1 else endpoints[0]
+def listen_settings(configuration: Configuration) -> Listen:
+    """Returns how a bridge is to listen. Without any configuration, that is on this machine alone."""
+    return listening.of_bridge(configuration.current)
+
+
+def grpc_address(configuration: Configuration) -> str:
+    """Returns where a core is to listen, as `host:port`; without a host all interfaces."""
+    return listening.of_core(configuration.current)
+
+
+def metrics_address(configuration: Configuration) -> tuple[str, int] | None:
+    """Returns where a core without a bridge is to serve its metrics, as host and port; None for nowhere."""
+    return listening.of_metrics(configuration.current)

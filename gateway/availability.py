@@ -124,7 +124,6 @@ class Availability:
         self.accounts = Accounts(recorder, randomness or random.Random(), self._file.changed)  # noqa: S311 (jitter, not a secret)
         self.billing = Billing(self._file.changed)
         self._asking = Asking(sender, lambda name, reading, every: self.billing.asked(name, reading, clock(), every))
-        recorder.billing = lambda: self.billing.states(clock())
 
     async def start(self, catalogue: Catalogue) -> None:
         """Goes over to the first catalogue, takes up what an earlier process has learnt, and begins to ask what is left."""

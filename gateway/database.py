@@ -20,6 +20,9 @@ T = TypeVar("T")
 _MOST_AT_ONCE = 256
 """How many functions share a transaction at most."""
 
+_BUSY_SECONDS = 20.0
+"""How long a transaction waits for those of other processes."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Work(Generic[T]):
@@ -41,7 +44,7 @@ class Database:
         Raises:
             sqlite3.Error: It cannot be opened.
         """
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             self._connection.row_factory = sqlite3.Row
             self._connection.execute("PRAGMA journal_mode = WAL")

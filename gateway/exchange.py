@@ -22,15 +22,15 @@ from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.asking import Caller, Operation
 from gateway.attempt import Attempt
-from gateway.availability import Availability, through_account
+from gateway.availability import through_account
 from gateway.errors import GatewayError
-from gateway.limits.limiter import Admission, Limiter
+from gateway.governance import Governance
+from gateway.limits.limiter import Admission
 from gateway.limits.scopes import scopes_of
 from gateway.providers.sender import Sender
 from gateway.pursuit import Made, Means, Pursuit
 from gateway.routing.catalogue import Catalogue, Route
-from gateway.routing.plan import ASSUMED_OUTPUT, Plan, Planner
-from gateway.routing.state import RoutingState
+from gateway.routing.plan import ASSUMED_OUTPUT, Plan
 from gateway.shadows import Shadows
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.tracing import OperationSpan, Tracing
@@ -47,34 +47,28 @@ class Exchange:
         self,
         catalogue: Callable[[], Catalogue],
         sender: Sender,
-        state: RoutingState,
         recorder: Recorder,
         tracing: Tracing,
-        limiter: Limiter,
-        availability: Availability,
+        governance: Governance,
         *,
         clock: Callable[[], float] = time.monotonic,
         randomness: random.Random | None = None,
-        planner: Planner | None = None,
     ) -> None:
         """Makes an exchange.
 
         Args:
             catalogue: Returns the catalogue of the configuration that holds now; a request keeps the one that it began with.
             sender: Sends requests to providers.
-            state: What routing learns.
             recorder: Counts.
             tracing: Makes spans.
-            limiter: Lets requests in.
-            availability: Knows who can be asked.
+            governance: Decides whether a request may be made, and where it goes.
             clock: Seconds that only rise.
             randomness: Where the jitter of retries comes from.
-            planner: Decides whom to ask; None for one of its own.
         """
         chance = randomness or random.Random()  # noqa: S311 (jitter, not a secret)
         self._catalogue = catalogue
-        self._means = Means(sender, state, recorder, tracing, limiter, availability, clock, chance)
-        self._planner = planner or Planner(state, chance, availability.left_out, availability.preferred)
+        self._means = Means(sender, governance.state, recorder, tracing, governance.limiter, governance.availability, clock, chance)
+        self._planner = governance.planner
         self._shadows = Shadows(self._means)
 
     async def close(self) -> None:

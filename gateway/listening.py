@@ -1,13 +1,16 @@
-"""How a bridge is to listen, and where a core shows its metrics, as the configuration says it."""
+"""Where the gateway listens, as its configuration says; without any configuration, on this machine alone. Pure.
+
+Above are `gateway.app` and, through it, the command line.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gateway.config.snapshot import SnapshotHolder
+from gateway.config.snapshot import Snapshot
 
 LOOPBACK: Final = "127.0.0.1"
-"""What is listened on without any configuration."""
+"""The address at which this machine alone is heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,8 @@ class Listen:
     tls_client_ca: Path | None
 
 
-def listen_settings(configuration: SnapshotHolder) -> Listen:
-    """Returns how a bridge is to listen. Without any configuration, that is on this machine alone."""
-    snapshot = configuration.current
+def of_bridge(snapshot: Snapshot) -> Listen:
+    """Returns how a bridge is to listen."""
     server = snapshot.config.server
     host, _, port = server.listen_addr.rpartition(":")
     tls = server.tls
@@ -59,7 +61,13 @@ def listen_settings(configuration: SnapshotHolder) -> Listen:
     )
 
 
-def metrics_address(configuration: SnapshotHolder) -> tuple[str, int] | None:
+def of_core(snapshot: Snapshot) -> str:
+    """Returns where a core is to listen, as `host:port`; without a host all interfaces."""
+    address = snapshot.config.server.grpc_addr
+    return f"{LOOPBACK}{address}" if address.startswith(":") and not snapshot.sources else address
+
+
+def of_metrics(snapshot: Snapshot) -> tuple[str, int] | None:
     """Returns where a core without a bridge is to serve its metrics, as host and port; None for nowhere."""
-    host, _, port = configuration.current.config.server.metrics_addr.rpartition(":")
+    host, _, port = snapshot.config.server.metrics_addr.rpartition(":")
     return (host.strip("[]") or "0.0.0.0", int(port)) if port else None

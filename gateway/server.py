@@ -20,11 +20,15 @@ from grpc_channelz.v1 import channelz, channelz_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from gateway import sockets
 from gateway.rpc.registry import HandlerRegistry
 
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _ALL_INTERFACES = "[::]"
 _LARGEST_PORT = 65535
+_AGE_JITTER = 1.1  # by which gRPC spreads the ends of connections
+_LEAVING_SECONDS = 2.0
+_LOOK_SECONDS = 0.1
 _HOST = re.compile(r"[A-Za-z0-9._\-]*|\[[0-9A-Fa-f:.]+(%\w+)?\]")
 
 
@@ -72,6 +76,9 @@ class ServerSettings:
     """How long `stop` waits for the calls under way."""
     reuse_port: bool = False
     """Whether several processes may share the port. If not, a second one fails to start, and does not take half of the calls."""
+    connection_seconds: float | None = None
+    """How long a client may use a connection before it is told to make another one, which may come to another process; None for
+    ever. Calls under way end where they are, and none is lost."""
 
 
 class GrpcServer:
@@ -89,6 +96,7 @@ class GrpcServer:
         self._settings = settings
         self._health = _Health()
         self._server: grpc.aio.Server | None = None
+        self._port = 0
         health_pb2_grpc.add_HealthServicer_to_server(self._health, registry)
 
     @property
@@ -125,10 +133,24 @@ class GrpcServer:
         self._register_introspection()
         self._registry.add_to(server)
         await server.start()
-        self._server = server
+        self._server, self._port = server, port
         for name in self._registry.service_names:
             await self._health.set(name, _SERVING)
         return port
+
+    async def hand_over(self) -> None:
+        """Stops listening, and returns once clients have left for whoever listens in its place: see `connection_seconds`.
+
+        grpc.aio's own stop cancels calls that come in on connections that are there, before their clients know of it.
+        """
+        seconds = self._settings.connection_seconds
+        if self._server is None or seconds is None:
+            return
+        await asyncio.to_thread(sockets.stop_listening, self._port)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_AGE_JITTER * seconds + _LEAVING_SECONDS):
+                while await asyncio.to_thread(sockets.connections, self._port):  # noqa: ASYNC110 (nothing tells of it)
+                    await asyncio.sleep(_LOOK_SECONDS)
 
     async def stop(self) -> None:
         """Stops: health says `NOT_SERVING`, no new call is taken, those under way have `drain_seconds`, the rest is cancelled.
@@ -202,7 +224,9 @@ def channel_options(settings: ServerSettings) -> tuple[tuple[str, int], ...]:
     Source: https://github.com/grpc/grpc/blob/master/include/grpc/impl/channel_arg_names.h
     """
     keepalive = settings.keepalive
+    age = settings.connection_seconds
     return (
+        *((("grpc.max_connection_age_ms", round(age * 1000)),) if age is not None else ()),
         ("grpc.so_reuseport", int(settings.reuse_port)),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),

@@ -17,6 +17,9 @@ _INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended, as shells have it."""
 
 
+_MOST_WORKERS = 256
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0 for success, 1 for a failure, 2 for a mistake in what was asked."""
     parser = _parser()
@@ -43,8 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"twinspan {version('twinspan')}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    command = commands.add_parser("serve", help="run the core and the bridge in one process")
+    command = commands.add_parser("serve", help="run the core and the bridge together")
     _add_config(command)
+    command.add_argument("--workers", type=_workers, metavar="N", help="serve with so many processes (default: server.workers)")
     command.set_defaults(run=_running("serve", "run_serve"))
 
     command = commands.add_parser("core", help="run the core alone: gRPC")
@@ -93,6 +97,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="show it as JSON, one line a look")
     _add_connection(command)
     command.set_defaults(run=_running("stats", "run_stats"))
+
+    command = commands.add_parser("reload", help="have a running gateway read its configuration again")
+    _add_connection(command)
+    command.set_defaults(run=_running("reload", "run_reload"))
 
     command = commands.add_parser("profile", help="profile a running gateway, for `go tool pprof`")
     command.add_argument(
@@ -214,6 +222,12 @@ def _add_limits(action: argparse.ArgumentParser) -> None:
     action.add_argument("--max-parallel", type=_count, metavar="N", help="most requests at a time")
     action.add_argument("--budget", dest="budget_usd", type=float, metavar="USD", help="most to be spent in a period")
     action.add_argument("--period", dest="budget_period", choices=("day", "week", "month", "total"), help="that period")
+
+
+def _workers(text: str) -> int:
+    if not 1 <= (count := int(text)) <= _MOST_WORKERS:
+        raise argparse.ArgumentTypeError(f"must be from 1 to {_MOST_WORKERS}")
+    return count
 
 
 def _add_connection(command: argparse.ArgumentParser) -> None:

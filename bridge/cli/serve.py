@@ -5,10 +5,13 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import ssl
 import sys
+import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +25,9 @@ from bridge.cli.configuration import explained, load
 from bridge.cli.problem import Problem
 from bridge.server import BridgeServer, ServerSettings
 from bridge.telemetry.http import HttpTelemetry
-from bridge.telemetry.metrics import HttpMetrics
+from bridge.telemetry.metrics import Exposition, HttpMetrics
 from gateway import app as core_app
-from gateway.app import Configuration, Core, Export
+from gateway.app import Configuration, Core, Export, Membership
 
 _log = logging.getLogger(__name__)
 
@@ -39,13 +42,19 @@ _CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-async def run_serve(arguments: argparse.Namespace) -> None:
-    """Runs core and bridge in this process until it is told to stop."""
+async def run_serve(arguments: argparse.Namespace) -> int:
+    """Runs core and bridge until it is told to stop: in this process, or in several that it supervises."""
     configuration = load(arguments.config)
+    workers = arguments.workers or configuration.current.config.server.workers
+    if workers > 1:
+        from bridge.cli.workers.supervisor import supervise  # noqa: PLC0415 (most gateways are one process)
+
+        return await supervise(configuration, arguments.config, workers)
     async with gateway(configuration) as running, _signals(running.core.reload) as stop:
         memory.settle()
         print(running.greeting(), flush=True)
         await stop.wait()
+    return 0
 
 
 async def run_core(arguments: argparse.Namespace) -> None:
@@ -58,7 +67,7 @@ async def run_core(arguments: argparse.Namespace) -> None:
         core = await _core(stack, configuration, export, registry)
         stop = await stack.enter_async_context(_signals(core.reload))
         memory.settle()
-        print(f"gRPC    {core.grpc_url}\n{_token_line(core)}", end="", flush=True)
+        print(f"gRPC    {core.grpc_url}\n{_token_line(core.new_token)}", end="", flush=True)
         _serve_metrics(stack, configuration, registry)
         await stop.wait()
 
@@ -91,21 +100,32 @@ class Gateway:
 
     def greeting(self) -> str:
         """Returns what a user needs to know to use the gateway."""
-        url, names = self.bridge.url, self.core.model_names()
-        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-        model = names[0] if names else "MODEL"
-        token = self.core.new_token or "$TWINSPAN_TOKEN"
-        body = f'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Say hello."}}]}}'
-        return "\n".join(
-            (
-                f"REST    {url}/v1",
-                f"gRPC    {self.core.grpc_url}",
-                f"models  {shown or 'none yet'}",
-                f"{_token_line(self.core)}",
-                f"curl -N {url}/v1/chat/completions -H 'Authorization: Bearer {token}' -d '{body}'",
-                "",
-            )
+        return greeting(self.bridge.url, self.core.grpc_url, self.core.model_names(), self.core.new_token)
+
+
+def greeting(url: str, grpc_url: str, names: Sequence[str], new_token: str | None) -> str:
+    """Returns what a user needs to know to use a gateway.
+
+    Args:
+        url: Where its bridge listens, without `/v1`.
+        grpc_url: Where its core listens.
+        names: Its agents and models.
+        new_token: The token that was made for this run, if one was.
+    """
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    model = names[0] if names else "MODEL"
+    token = new_token or "$TWINSPAN_TOKEN"
+    body = f'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Say hello."}}]}}'
+    return "\n".join(
+        (
+            f"REST    {url}/v1",
+            f"gRPC    {grpc_url}",
+            f"models  {shown or 'none yet'}",
+            f"{_token_line(new_token)}",
+            f"curl -N {url}/v1/chat/completions -H 'Authorization: Bearer {token}' -d '{body}'",
+            "",
         )
+    )
 
 
 class RunningBridge:
@@ -113,48 +133,76 @@ class RunningBridge:
 
     Attributes:
         url: Where, without `/v1`.
+        http: What it has counted.
     """
 
-    def __init__(self, server: BridgeServer, url: str) -> None:
+    def __init__(self, server: BridgeServer, url: str, http: HttpMetrics) -> None:
         self.server = server
         self.url = url
+        self.http = http
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """What a gateway is told that serves together with others.
+
+    Attributes:
+        membership: What its core is told.
+        exposition: Shows the metrics of all.
+        sockets: What its bridge listens on.
+    """
+
+    membership: Membership
+    exposition: Exposition
+    sockets: Sequence[socket.socket]
 
 
 @asynccontextmanager
-async def gateway(configuration: Configuration, *, processors: Sequence[Any] = ()) -> AsyncIterator[Gateway]:
+async def gateway(
+    configuration: Configuration, *, processors: Sequence[Any] = (), together: Together | None = None
+) -> AsyncIterator[Gateway]:
     """Runs core and bridge in this process for as long as the context lasts.
 
     Args:
         configuration: What holds.
         processors: Further processors of spans.
+        together: What it is told if it serves together with others; None if it serves by itself.
 
     Raises:
         Problem: An address cannot be bound, or the embedded model cannot be started.
     """
-    core_app.configure_logging(configuration)
+    core_app.configure_logging(configuration, warnings=together is None)
     async with AsyncExitStack() as stack:
-        export = _exporting(stack, configuration, processors)
+        export = _exporting(stack, configuration, processors, instance=str(uuid.uuid4()) if together else "")
         registry = CollectorRegistry()
-        core = await _core(stack, configuration, export, registry)
-        bridge = await _bridge(stack, configuration, core.channel, export, registry)
+        core = await _core(stack, configuration, export, registry, together.membership if together else None)
+        bridge = await _bridge(stack, configuration, core.channel, export, registry, together)
         try:
             yield Gateway(core, bridge)
         finally:
             await asyncio.gather(bridge.server.stop(), core.drain())
 
 
-def _exporting(stack: AsyncExitStack, configuration: Configuration, processors: Sequence[Any] = ()) -> Export:
+def _exporting(
+    stack: AsyncExitStack, configuration: Configuration, processors: Sequence[Any] = (), *, instance: str = ""
+) -> Export:
     try:
-        export = core_app.start_export(configuration, processors=processors)
+        export = core_app.start_export(configuration, processors=processors, instance=instance)
     except ValueError as error:
         raise Problem(str(error), 2) from error
     stack.push_async_callback(export.stop)
     return export
 
 
-async def _core(stack: AsyncExitStack, configuration: Configuration, export: Export, registry: CollectorRegistry) -> Core:
+async def _core(
+    stack: AsyncExitStack,
+    configuration: Configuration,
+    export: Export,
+    registry: CollectorRegistry,
+    membership: Membership | None = None,
+) -> Core:
     with explained():
-        core = Core(configuration, export, registry)
+        core = Core(configuration, export, registry, membership)
     stack.push_async_callback(core.stop)
     try:
         with explained():
@@ -166,7 +214,12 @@ async def _core(stack: AsyncExitStack, configuration: Configuration, export: Exp
 
 
 async def _bridge(
-    stack: AsyncExitStack, configuration: Configuration, channel: grpc.aio.Channel, export: Export, registry: CollectorRegistry
+    stack: AsyncExitStack,
+    configuration: Configuration,
+    channel: grpc.aio.Channel,
+    export: Export,
+    registry: CollectorRegistry,
+    together: Together | None = None,
 ) -> RunningBridge:
     listen = core_app.listen_settings(configuration)
     settings = BridgeSettings(
@@ -177,12 +230,15 @@ async def _bridge(
             drain_seconds=listen.drain_seconds,
             cors_origins=listen.cors_origins,
             tls=_tls(listen.tls_cert, listen.tls_key, listen.tls_client_ca),
+            sockets=together.sockets if together else (),
         ),
         version=core_app.VERSION,
         stream_default=listen.stream_default,
         keepalive_seconds=listen.keepalive_seconds,
     )
-    server = bridge_app.build(channel, settings, HttpTelemetry(export.tracer_provider, HttpMetrics(registry)))
+    http = HttpMetrics(registry)
+    telemetry = HttpTelemetry(export.tracer_provider, http)
+    server = bridge_app.build(channel, settings, telemetry, together.exposition if together else None)
     stack.push_async_callback(server.stop)
     try:
         port = await server.start()
@@ -193,7 +249,7 @@ async def _bridge(
         ) from error
     scheme = "https" if listen.tls_cert else "http"
     host = listen.host or "127.0.0.1"
-    return RunningBridge(server, f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+    return RunningBridge(server, f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", http)
 
 
 def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> ssl.SSLContext | None:
@@ -231,12 +287,8 @@ def _pem(path: str | None) -> bytes | None:
         raise Problem(f"{path} cannot be read: {error.strerror}.", 2) from error
 
 
-def _token_line(core: Core) -> str:
-    return (
-        f"token   {core.new_token}   (made for this run; put client_token into a secrets file to keep one)\n"
-        if core.new_token
-        else ""
-    )
+def _token_line(new_token: str | None) -> str:
+    return f"token   {new_token}   (made for this run; put client_token into a secrets file to keep one)\n" if new_token else ""
 
 
 def _serve_metrics(stack: AsyncExitStack, configuration: Configuration, registry: CollectorRegistry) -> None:
@@ -260,11 +312,11 @@ def _serve_metrics(stack: AsyncExitStack, configuration: Configuration, registry
 
 
 @asynccontextmanager
-async def _signals(reload: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[asyncio.Event]:
+async def _signals(reload: Callable[[], Coroutine[Any, Any, object]]) -> AsyncIterator[asyncio.Event]:
     """Gives an event that SIGINT and SIGTERM set; a second one of them ends the process where it is. SIGHUP reloads."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    reloads: set[asyncio.Task[None]] = set()
+    reloads: set[asyncio.Task[object]] = set()
 
     def on_hangup() -> None:
         task = loop.create_task(reload())

@@ -1,6 +1,5 @@
 """What operators and their tools ask for: liveness, readiness and metrics."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -11,7 +10,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from bridge.call import Call
-from bridge.telemetry.metrics import HttpMetrics
+from bridge.telemetry.metrics import Exposition
 
 _READINESS_TIMEOUT_SECONDS = 2.0
 _DONE_WITHOUT: Final[Mapping[str, str]] = {
@@ -23,12 +22,12 @@ _DONE_WITHOUT: Final[Mapping[str, str]] = {
 class OperationsRoutes:
     """/healthz, /readyz and /metrics."""
 
-    def __init__(self, health: HealthStub, metrics: HttpMetrics, version: str) -> None:
+    def __init__(self, health: HealthStub, metrics: Exposition, version: str) -> None:
         """Makes the routes.
 
         Args:
             health: Asks the core how it is.
-            metrics: Counts of this process.
+            metrics: Shows what was counted.
             version: The gateway's version.
         """
         self._check: Any = health.Check
@@ -51,8 +50,7 @@ class OperationsRoutes:
 
     async def metrics(self, call: Call) -> web.StreamResponse:
         """Gives the metrics in Prometheus' text format, or OpenMetrics where that is asked for."""
-        # In a thread, since with hundreds of targets it takes milliseconds.
-        body, content_type = await asyncio.to_thread(self._metrics.render, call.http.headers.get("Accept", ""))
+        body, content_type = await self._metrics.rendered(call.http.headers.get("Accept", ""))
         return web.Response(body=body, headers=call.answer_headers(content_type))
 
     async def _unreadiness(self) -> str | None:

@@ -3,7 +3,9 @@
 The registry is handed in: where bridge and core share a process it holds the core's metrics too, and `/metrics` shows both.
 """
 
-from collections.abc import Iterable, Iterator
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol, TypeAlias
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily
@@ -21,17 +23,29 @@ def method_name(method: str) -> str:
     return method if method in _METHODS else OTHER_METHOD
 
 
+HttpCounts: TypeAlias = Mapping[tuple[str, str, int], int]
+"""Requests that have ended, by method, route and status."""
+
+
+class Exposition(Protocol):
+    """Shows metrics to a scraper."""
+
+    async def rendered(self, accept: str) -> tuple[bytes, str]:
+        """Returns all metrics, and their content type; `accept` is the `Accept` header."""
+
+
 class HttpMetrics(Collector):
     """Counts HTTP requests. Routes are templates and methods well-known, so the number of counts is bounded."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, counts: HttpCounts | None = None) -> None:
         """Makes the counts and registers them.
 
         Args:
             registry: A registry of one's own, never the global one.
+            counts: What to begin with; None for nothing.
         """
         self._registry = registry
-        self._requests: dict[tuple[str, str, int], int] = {}
+        self._requests: dict[tuple[str, str, int], int] = dict(counts or {})
         registry.register(self)
 
     def count(self, method: str, route: str, status: int) -> None:
@@ -44,6 +58,14 @@ class HttpMetrics(Collector):
         """
         key = (method_name(method), route, status)
         self._requests[key] = self._requests.get(key, 0) + 1
+
+    def counts(self) -> HttpCounts:
+        """Returns what was counted."""
+        return dict(self._requests)
+
+    async def rendered(self, accept: str) -> tuple[bytes, str]:
+        """Returns what `render` does, made in a thread: with hundreds of targets it takes milliseconds."""
+        return await asyncio.to_thread(self.render, accept)
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Returns all metrics of the registry, and their content type; safe to call in a thread.

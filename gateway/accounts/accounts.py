@@ -15,6 +15,7 @@ from gateway.accounts.pool import ALL_MODELS, Held, Lock, Pool
 from gateway.errors import GatewayError
 from gateway.providers.provider import Provider
 from gateway.routing.target import Target
+from gateway.telemetry.conditions import AccountCondition
 from gateway.telemetry.recorder import Recorder
 
 _FAULTS: Mapping[str, Fault] = {fault.value: fault for fault in RESTS}
@@ -45,25 +46,6 @@ class AccountTarget(Target):
             max_output=target.max_output,
             since=since,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class AccountState:
-    """How an account is for one model, or for all.
-
-    Attributes:
-        provider: The provider's name.
-        account: The account's id.
-        model: The model; empty for all.
-        remaining_seconds: For how long it rests yet; 0 if it does not.
-        last_error: What its last error blames; empty if it has none.
-    """
-
-    provider: str
-    account: str
-    model: str
-    remaining_seconds: float
-    last_error: str
 
 
 class Accounts:
@@ -147,7 +129,7 @@ class Accounts:
         if changed:
             self._changed()
 
-    def states(self, now: float) -> Iterator[AccountState]:
+    def states(self, now: float) -> Iterator[AccountCondition]:
         """Gives how each account is, in configured order: as a whole, and then for each model that something is held against."""
         for name, provider in sorted(self._providers.items()):
             pool = self._pools[name]
@@ -156,7 +138,7 @@ class Accounts:
                 for scope, fault, lock in pool.locks(variant.account):
                     scopes[scope] = max(scopes.get(scope, (0.0, "")), (max(0.0, lock.until - now), fault.value))
                 for model, (remaining, error) in scopes.items():
-                    yield AccountState(name, variant.account, model, remaining, error)
+                    yield AccountCondition(name, variant.account, model, remaining, error)
 
     def snapshot(self, ahead_seconds: float) -> Mapping[str, Any]:
         """Returns what outlives the process, as JSON can hold it.

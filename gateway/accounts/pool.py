@@ -159,8 +159,9 @@ class Pool:
     def locks(self, id_: str) -> Iterator[tuple[str, Fault, Lock]]:
         """Gives every lock of an account, those that have ended among them, with what it is kept under."""
         past = self._pasts.get(id_)
-        for scope, locks in (past.locks if past is not None else {}).items():
-            for fault, lock in locks.items():
+        # Copied, each in one step, since a thread may ask.
+        for scope, locks in list(past.locks.items()) if past is not None else ():
+            for fault, lock in list(locks.items()):
                 yield scope, fault, lock
 
     def restore(self, id_: str, scope: str, fault: Fault, lock: Lock) -> None:

@@ -6,7 +6,6 @@ or the gateway's own; below is `gateway.database`.
 """
 
 import asyncio
-import os
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.database import Database
 from gateway.errors import GatewayError
-from gateway.files.blobs import lock_directory
+from gateway.files.directory_lock import DirectoryLock, lock_directory
 from gateway.files.faults import storage_faults
 from gateway.files.incoming import Incoming, IncomingDirectory
 
@@ -64,7 +63,7 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class _Opened:
     database: Database
-    lock: int
+    lock: DirectoryLock
     outgoing: IncomingDirectory
 
 
@@ -74,9 +73,10 @@ class Ledger:
     Every method raises a `GatewayError` if the directory cannot be used or has no room.
     """
 
-    def __init__(self, root: Path) -> None:
-        """Makes a ledger in this directory."""
+    def __init__(self, root: Path, group: str = "") -> None:
+        """Makes a ledger in this directory; `group` names the processes that keep it together, and is empty for one by itself."""
         self._root = root
+        self._group = group
         self._opening = asyncio.Lock()
         self._opened: _Opened | None = None
 
@@ -85,7 +85,7 @@ class Ledger:
         opened, self._opened = self._opened, None
         if opened is not None:
             await opened.database.close()
-            os.close(opened.lock)
+            opened.lock.release()
 
     async def begin(self) -> Incoming:
         """Returns a place on disk for what is on its way to a provider. It must be discarded."""
@@ -200,11 +200,14 @@ class Ledger:
 
     def _open_blocking(self) -> _Opened:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = lock_directory(self._root)
+        lock = lock_directory(self._root, self._group)
         try:
             outgoing = IncomingDirectory(self._root / "outgoing")
-            outgoing.sweep()
-            return _Opened(Database(self._root / "objects.db", _SCHEMA), lock, outgoing)
+            if lock.alone:
+                outgoing.sweep()
+            database = Database(self._root / "objects.db", _SCHEMA)
+            lock.share()
         except BaseException:
-            os.close(lock)
+            lock.release()
             raise
+        return _Opened(database, lock, outgoing)

@@ -6,7 +6,6 @@ it: `gateway.database`, and a directory with the inputs of the batches under way
 
 import asyncio
 import dataclasses
-import os
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -19,7 +18,7 @@ from twinspan.v1.errors_pb2 import ErrorKind
 from gateway.batches.batch import UNFINISHED, Batch
 from gateway.database import Database
 from gateway.errors import GatewayError
-from gateway.files.blobs import lock_directory
+from gateway.files.directory_lock import DirectoryLock, lock_directory
 from gateway.files.faults import storage_faults
 from gateway.identifiers import Identifiers
 
@@ -41,7 +40,7 @@ CREATE TABLE IF NOT EXISTS results (
 class _Opened:
     database: Database
     ids: Identifiers
-    lock: int
+    lock: DirectoryLock
 
 
 class BatchStore:
@@ -50,14 +49,16 @@ class BatchStore:
     Every method raises a `GatewayError` if the directory cannot be used or has no room.
     """
 
-    def __init__(self, root: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, root: Path, *, clock: Callable[[], float] = time.time, group: str = "") -> None:
         """Makes a store.
 
         Args:
             root: The directory.
             clock: Seconds since 1970.
+            group: The name of the processes that keep their batches together; empty for one by itself.
         """
         self.root = root
+        self._group = group
         self._clock = clock
         self._opening = asyncio.Lock()
         self._opened: _Opened | None = None
@@ -84,7 +85,7 @@ class BatchStore:
         opened, self._opened = self._opened, None
         if opened is not None:
             await opened.database.close()
-            os.close(opened.lock)
+            opened.lock.release()
 
     async def add(self, batch: Batch) -> None:
         """Adds a batch."""
@@ -124,12 +125,12 @@ class BatchStore:
         )
         return [Batch(**dict(row)) for row in rows[:limit]], len(rows) > limit
 
-    async def unfinished(self) -> Sequence[str]:
-        """Returns the ids of the batches that have something left to be done, the oldest first."""
+    async def unfinished(self) -> Sequence[tuple[str, str]]:
+        """Returns the batches that have something left to be done, the oldest first: their ids, and where they stand."""
         marks = ", ".join("?" * len(UNFINISHED))
-        statement = f"SELECT id FROM batches WHERE status IN ({marks}) ORDER BY id"  # noqa: S608 (question marks)
+        statement = f"SELECT id, status FROM batches WHERE status IN ({marks}) ORDER BY id"  # noqa: S608 (question marks)
         rows = await self._run(lambda db: db.execute(statement, UNFINISHED).fetchall())
-        return [row["id"] for row in rows]
+        return [(row["id"], row["status"]) for row in rows]
 
     async def change(self, id_: str, *, where: "tuple[str, ...]", **fields: Any) -> bool:
         """Changes a batch that stands at one of these statuses, and tells whether it did."""
@@ -191,16 +192,19 @@ class BatchStore:
                     self._opened = _Opened(database, Identifiers(_PREFIX, last=last), lock)
         return self._opened
 
-    def _open_blocking(self) -> tuple[Database, int, str]:
+    def _open_blocking(self) -> tuple[Database, DirectoryLock, str]:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = lock_directory(self.root)
+        lock = lock_directory(self.root, self._group)
         try:
             standing = _standing(self.root / "batches.db")
-            self._sweep({id_ for id_, status in standing.items() if status in UNFINISHED})
-            return Database(self.root / "batches.db", _SCHEMA), lock, max(standing, default="")
+            if lock.alone:
+                self._sweep({id_ for id_, status in standing.items() if status in UNFINISHED})
+            database = Database(self.root / "batches.db", _SCHEMA)
+            lock.share()
         except BaseException:
-            os.close(lock)
+            lock.release()
             raise
+        return database, lock, max(standing, default="")
 
     def _sweep(self, under_way: set[str]) -> None:
         """Removes inputs that a crash has left over."""

@@ -49,7 +49,12 @@ class _Stopped(Exception):  # noqa: N818 (no fault)
 
 
 class BatchWorker:
-    """Runs batches until it is stopped."""
+    """Runs batches until it is stopped.
+
+    Attributes:
+        lines: Answers lines.
+        resting: Whether another process runs the batches, so that this one begins none.
+    """
 
     def __init__(
         self,
@@ -74,6 +79,7 @@ class BatchWorker:
             most_line_bytes: Returns how long a line may be.
         """
         self.lines = lines
+        self.resting = False
         self._counts = counts
         self._store = store
         self._files = files
@@ -92,7 +98,7 @@ class BatchWorker:
 
     def run(self, id_: str) -> None:
         """Begins, or goes on with, a batch."""
-        if id_ not in self._tasks and not self._stopping.is_set():
+        if id_ not in self._tasks and not self.resting and not self._stopping.is_set():
             self._cancelled[id_] = asyncio.Event()
             self._tasks[id_] = task = asyncio.create_task(self._run(id_))
             self._counts.active += 1
@@ -123,7 +129,7 @@ class BatchWorker:
             except GatewayError:  # it is in the log
                 await self._pause(_AGAIN_AFTER_SECONDS)
                 continue
-            for id_ in unfinished:
+            for id_, _ in unfinished:
                 self.run(id_)
             return
 

@@ -12,6 +12,7 @@ from gateway.billing.reading import Reading, UnreadableError, read
 from gateway.billing.terms import Terms
 from gateway.providers.provider import Provider
 from gateway.routing.target import Target
+from gateway.telemetry.conditions import BillingCondition
 
 CREDIT_SECONDS = 3600.0
 """When to come again where a credit is spent: nobody knows when there is more."""
@@ -31,31 +32,6 @@ class Spent:
 
     of: str
     seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class BillingState:
-    """How a provider's billing stands.
-
-    Attributes:
-        provider: Its name.
-        model: How it is paid.
-        spent_usd: What was spent, as far as prices are known.
-        credit_usd: What there is to spend; None if that is not counted.
-        remaining: What it last said is left; None if it has said nothing, or that there is no limit.
-        limit: What it said that this is at most.
-        exhausted: Whether nothing is left.
-        remaining_seconds: Seconds until it is asked again; 0 if it is not exhausted.
-    """
-
-    provider: str
-    model: str
-    spent_usd: float
-    credit_usd: float | None
-    remaining: float | None
-    limit: float | None
-    exhausted: bool
-    remaining_seconds: float
 
 
 @dataclass(slots=True)
@@ -144,14 +120,14 @@ class Billing:
         """Notes what a provider says that is asked regularly."""
         self.said(provider, reading, now, interval_seconds * _LATE)
 
-    def states(self, now: float) -> list[BillingState]:
+    def states(self, now: float) -> list[BillingCondition]:
         """Returns how each provider stands, in alphabetical order. It may be called in a thread."""
-        states: list[BillingState] = []
+        states: list[BillingCondition] = []
         for name, terms in sorted(dict(self._terms).items()):
             said, spent = self._said.get(name), self._exhausted(name, terms, now)
             reading = said.reading if said is not None else None
             states.append(
-                BillingState(
+                BillingCondition(
                     provider=name,
                     model=terms.model,
                     spent_usd=self._spent.get(name, 0.0),

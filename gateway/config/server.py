@@ -59,8 +59,8 @@ class ServerConfig(Section):
     """Where clients reach the gateway."""
     cors_origins: tuple[CorsOrigin, ...] = ()
     """Origins whose pages may call the gateway; `*` for any."""
-    workers: Annotated[int, Field(ge=1, le=256), LATER] = 1
-    """How many processes serve."""
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """How many processes serve, under `twinspan serve` alone; `--workers` overrides it. A change needs a restart."""
 
 
 class TelemetryConfig(Section):
@@ -86,9 +86,9 @@ class DebugConfig(Section):
 class StateConfig(Section):
     """Where state lives that several processes share."""
 
-    url: Annotated[str, Field(pattern=r"^(memory|valkey|valkeys|redis|rediss)://")] = "memory://"
-    """`memory://` for this process alone, or the URL of a Valkey or Redis server for all that share it. A change needs a
-    restart."""
+    url: Annotated[str, Field(pattern=r"^(memory|valkey|valkeys|redis|rediss|unix)://")] = "memory://"
+    """`memory://` for this gateway alone, or the URL of a Valkey or Redis server for all that share it; `unix://` and a path
+    for one on a socket of this machine. A change needs a restart."""
     fail_open: bool = True
     """Whether requests are let in unchecked while that server cannot be reached; else they get 503."""
 

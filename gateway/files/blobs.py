@@ -1,42 +1,54 @@
 """Bytes on disk, each file whole or not there at all.
 
-    lock        held by the one process that keeps its files here
+    lock        held by the one gateway that keeps its files here
     incoming/   uploads under way; whatever is here at a start is a leftover
     blobs/ID    what files hold; without an entry in the database it is a leftover too
 
 Above it: `gateway.files.store`, which knows the entries and calls all this in threads. Everything here blocks.
 """
 
-import fcntl
 import os
 import shutil
 import threading
 from collections.abc import Container
 from pathlib import Path
 
-from gateway.files.faults import InUseError
+from gateway.files.directory_lock import lock_directory
 from gateway.files.incoming import PRIVATE, Incoming, IncomingDirectory
 
 
 class Blobs:
     """The bytes of all files, below one directory."""
 
-    def __init__(self, root: Path) -> None:
-        """Makes the directories, and locks them against other processes.
+    def __init__(self, root: Path, group: str = "") -> None:
+        """Makes the directories, and locks them against other gateways.
+
+        Args:
+            root: The directory that has them.
+            group: The name of the processes that work as one; empty for one by itself.
 
         Raises:
-            InUseError: Another process has locked them.
+            InUseError: Another gateway has locked them.
             OSError: They cannot be made.
         """
         self._blobs = root / "blobs"
         for directory in (root, self._blobs):
             directory.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
         self._incoming = IncomingDirectory(root / "incoming")
-        self._lock = lock_directory(root)
+        self._lock = lock_directory(root, group)
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other process uses the directory, so that it may be swept."""
+        return self._lock.alone
+
+    def share(self) -> None:
+        """Lets in the other processes that work with this one."""
+        self._lock.share()
 
     def close(self) -> None:
-        """Lets another process have the directory."""
-        os.close(self._lock)
+        """Lets another gateway have the directory."""
+        self._lock.release()
 
     def sweep(self, known: Container[str]) -> int:
         """Removes all that a crash has left over, and returns how many files that were.
@@ -108,21 +120,6 @@ class Content:
             if self._open:
                 self._open = False
                 os.close(self._descriptor)
-
-
-def lock_directory(root: Path) -> int:
-    """Locks a directory against other processes, and returns a descriptor; closing it, or the end of the process, unlocks.
-
-    Raises:
-        InUseError: Another process has locked it.
-    """
-    lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise InUseError(f"{root} is used by another gateway: give each its own files.dir and batches.dir.") from error
-    return lock
 
 
 def _sync_directory(directory: Path) -> None:

@@ -16,6 +16,7 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ELOOP})
 _DATABASE_NOT_OURS = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOTADB})
 _RETRY_AFTER_SECONDS = 60.0
+_BUSY_RETRY_AFTER_SECONDS = 1.0
 
 
 class InUseError(Exception):
@@ -27,7 +28,7 @@ def storage_faults() -> Iterator[None]:
     """Turns the faults of a disk into errors for callers.
 
     Raises:
-        GatewayError: OVERLOADED if there is no room, NOT_CONFIGURED if the directory cannot be used.
+        GatewayError: OVERLOADED if there is no room or another process holds it up, NOT_CONFIGURED if the directory cannot be used.
     """
     try:
         yield
@@ -48,6 +49,12 @@ def storage_faults() -> Iterator[None]:
 def _known(error: OSError | sqlite3.Error) -> GatewayError | None:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the details in the upper bits
     number = error.errno if isinstance(error, OSError) else None
+    if code == sqlite3.SQLITE_BUSY:
+        return GatewayError(
+            ErrorKind.ERROR_KIND_OVERLOADED,
+            "The gateway's files are busy. Try again in a moment.",
+            retry_after=_BUSY_RETRY_AFTER_SECONDS,
+        )
     if number in _NO_ROOM or code == sqlite3.SQLITE_FULL:
         return GatewayError(
             ErrorKind.ERROR_KIND_OVERLOADED,

@@ -90,15 +90,19 @@ class FileStore:
 
     provider = False
 
-    def __init__(self, root: Path, max_bytes: Callable[[], int], *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, root: Path, max_bytes: Callable[[], int], *, clock: Callable[[], float] = time.time, group: str = ""
+    ) -> None:
         """Makes a store.
 
         Args:
             root: The directory.
             max_bytes: Returns the size of the largest file that is taken.
             clock: Seconds since 1970.
+            group: The name of the processes that keep their files together; empty for one by itself.
         """
         self.root = root
+        self._group = group
         self._max_bytes = max_bytes
         self._clock = clock
         self._opening = asyncio.Lock()
@@ -275,11 +279,12 @@ class FileStore:
             return self._opened
 
     def _open_blocking(self) -> tuple[Blobs, Database, str]:
-        blobs = Blobs(self.root)
+        blobs = Blobs(self.root, self._group)
         try:
             known = _ids(self.root / "files.db")
-            swept = blobs.sweep(known)
+            swept = blobs.sweep(known) if blobs.alone else 0
             database = Database(self.root / "files.db", _SCHEMA)
+            blobs.share()
         except BaseException:
             blobs.close()
             raise

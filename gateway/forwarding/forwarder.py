@@ -24,13 +24,12 @@ from twinspan.v1.errors_pb2 import ErrorKind
 from yarl import URL
 
 from gateway.asking import Caller
-from gateway.availability import Availability
 from gateway.errors import GatewayError
 from gateway.failures import outcome_of
 from gateway.forwarding import order as rules
 from gateway.forwarding.socket import SocketRelay, handshake
+from gateway.governance import Governance
 from gateway.limits.estimate import Size
-from gateway.limits.limiter import Limiter
 from gateway.limits.scopes import scopes_of
 from gateway.providers.openai import faults
 from gateway.providers.provider import Provider
@@ -100,8 +99,7 @@ class Forwarder:
         recorder: Recorder,
         tracing: Tracing,
         max_upload_bytes: Callable[[], int],
-        limiter: Limiter,
-        availability: Availability,
+        governance: Governance,
     ) -> None:
         """Makes a forwarder.
 
@@ -111,16 +109,15 @@ class Forwarder:
             recorder: Counts.
             tracing: Makes spans.
             max_upload_bytes: Returns how long a body may be.
-            limiter: Lets requests in.
-            availability: Knows who can be asked.
+            governance: Decides whether a request may be made, and through which account.
         """
         self._catalogue = catalogue
         self._sender = sender
         self._recorder = recorder
         self._tracing = tracing
         self._max_upload_bytes = max_upload_bytes
-        self._limiter = limiter
-        self._availability = availability
+        self._limiter = governance.limiter
+        self._availability = governance.availability
 
     async def forward(self, requests: AsyncIterator[proxy_pb2.ForwardRequest], caller: ForwardCaller) -> None:
         """Forwards one request and writes its answer to the caller.

@@ -317,4 +317,4 @@ def _team(row: Mapping[str, Any]) -> StoredTeam:
 
 
 def _allowance(row: Mapping[str, Any]) -> Allowance:
-    return Allowance.of(row["rpm"], row["tpm"], row["max_parallel"], row["budget_usd"], row["budget_period"])
+    return Allowance(row["rpm"], row["tpm"], row["max_parallel"], row["budget_usd"], row["budget_period"])

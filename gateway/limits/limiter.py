@@ -40,7 +40,11 @@ class Admission:
 
 
 class Limiter:
-    """Lets requests in."""
+    """Lets requests in.
+
+    Attributes:
+        hosts_left: What was left of each host's limits at its last attempt, by host and what it is of.
+    """
 
     def __init__(
         self,
@@ -67,6 +71,7 @@ class Limiter:
         self._clock = clock
         self._settling: set[asyncio.Task[None]] = set()
         self._complained_at = 0.0
+        self.hosts_left: dict[tuple[str, str], int] = {}
 
     async def admit(
         self,
@@ -118,7 +123,7 @@ class Limiter:
         if verdict is None:
             return None, None
         for claimed, left in zip(claims, verdict.left, strict=True):
-            self._recorder.host_has_left(provider.host, claimed.of, left.left)
+            self.hosts_left[provider.host, claimed.of] = left.left
         if verdict.refused is None:
             return Admission(claims), None
         return None, self._refused(claims, verdict)

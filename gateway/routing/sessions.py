@@ -39,11 +39,9 @@ class Sessions:
             self._pins.popitem(last=False)
         return before is not None and before[0] != target.key
 
-    def expire(self, now: float) -> int:
-        """Forgets conversations that were idle for too long, and returns how many are left. For those who count them."""
-        for session in [session for session, (_, until) in self._pins.items() if until <= now]:
-            del self._pins[session]
-        return len(self._pins)
+    def count(self, now: float) -> int:
+        """Returns how many conversations stay with a target, those left out that were idle for too long. A thread may ask."""
+        return sum(1 for _, until in list(self._pins.values()) if until > now)
 
 
 def preference(session: bytes, targets: Sequence[Target]) -> list[Target]:

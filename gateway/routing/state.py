@@ -11,6 +11,7 @@ from gateway.routing.breaker import Breaker, BreakerSettings, BreakerState, Hold
 from gateway.routing.latency import Latency
 from gateway.routing.sessions import Sessions
 from gateway.routing.target import Target
+from gateway.telemetry.conditions import BreakerCondition
 
 _OTHERS: Final = 1000
 """How many breakers there are at most of models that callers name themselves, whether or not anybody has configured them."""
@@ -29,17 +30,18 @@ class RoutingState:
         sessions: Where conversations stay.
     """
 
-    def __init__(self, on_change: Callable[[Key, BreakerState], None] | None = None) -> None:
+    def __init__(self, on_change: Callable[[BreakerState], None] | None = None) -> None:
         """Makes a state that has learnt nothing.
 
         Args:
-            on_change: Is told of each breaker that changes, and into what.
+            on_change: Is told of each change of a breaker, and into what.
         """
         self.breakers: dict[Key, Breaker] = {}
         self.latencies: dict[Key, Latency] = {}
         self.busy: dict[Key, int] = {}
         self.turns: dict[str, int] = {}
         self.sessions = Sessions()
+        self._moved: dict[Key, BreakerState] = {}
         self._on_change = on_change
 
     def available(self, target: Target, now: float) -> bool:
@@ -98,8 +100,8 @@ class RoutingState:
                 self._make_room()
             breaker = self.breakers[key] = Breaker()
         opened = breaker.failed(entered, now, settings, error_kind, hold(breaker.level))
-        if opened and self._on_change is not None:
-            self._on_change(key, BreakerState.OPEN)
+        if opened:
+            self._tell(key, BreakerState.OPEN)
         return opened
 
     def abandoned(self, target: Target, entered: int) -> None:
@@ -117,6 +119,15 @@ class RoutingState:
             latency = self.latencies[target.key] = Latency()
         latency.observe(seconds)
 
+    def conditions(self, now: float) -> list[BreakerCondition]:
+        """Returns how all breakers stand that have something to remember or have moved, in alphabetical order. A thread may ask."""
+        breakers = dict(self.breakers)
+        found = {key: BreakerCondition(*key, int(BreakerState.CLOSED)) for key in list(self._moved)}
+        for key, breaker in breakers.items():
+            state, wait = int(breaker.state), breaker.wait_seconds(now)
+            found[key] = BreakerCondition(*key, state, breaker.failures, wait, breaker.last_error)
+        return [condition for _, condition in sorted(found.items())]
+
     def next_turn(self, agent: str) -> int:
         """Returns how many requests the agent has had before, and counts this one."""
         turn = self.turns.get(agent, 0)
@@ -129,6 +140,7 @@ class RoutingState:
         names = set(agents)
         self.breakers = {key: value for key, value in self.breakers.items() if key in keys or not key[0]}
         self.latencies = {key: value for key, value in self.latencies.items() if key in keys}
+        self._moved = {key: value for key, value in self._moved.items() if key in keys or not key[0]}
         self.turns = {name: turn for name, turn in self.turns.items() if name in names}
 
     def _leave(self, key: Key) -> None:
@@ -139,8 +151,14 @@ class RoutingState:
             self.busy.pop(key, None)
 
     def _note(self, key: Key, breaker: Breaker, before: BreakerState) -> None:
-        if breaker.state is not before and self._on_change is not None:
-            self._on_change(key, breaker.state)
+        if breaker.state is not before:
+            self._tell(key, breaker.state)
+
+    def _tell(self, key: Key, state: BreakerState) -> None:
+        if key in self._moved or len(self._moved) < _OTHERS:
+            self._moved[key] = state
+        if self._on_change is not None:
+            self._on_change(state)
 
     def _make_room(self) -> None:
         """Forgets the breaker that has been there longest of a model that callers name themselves, if there are too many of those.

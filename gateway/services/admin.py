@@ -1,21 +1,21 @@
 """AdminService: what operators look at."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from twinspan.v1 import admin_pb2, explain_pb2
 from twinspan.v1.errors_pb2 import ErrorKind
 
-from gateway.availability import Availability
 from gateway.errors import GatewayError
 from gateway.explanation import Explainer
 from gateway.operations.chat import Chat, Form
 from gateway.profiling.profiler import Profiler
-from gateway.routing.state import RoutingState
 from gateway.rpc.call import RpcCall
+from gateway.siblings import Gathered, Reloading, Siblings
 from gateway.telemetry import process
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.stats import stats
+from gateway.telemetry.totals import total
 
 _PIECE_BYTES = 256 * 1024
 _SHORTEST_SECONDS, _LONGEST_SECONDS, _USUAL_SECONDS = 0.1, 60.0, 1.0
@@ -27,31 +27,28 @@ class AdminService:
     def __init__(
         self,
         recorder: Recorder,
-        state: RoutingState,
-        availability: Availability,
-        clock: Callable[[], float],
         version: str,
         profiler: Profiler,
         explainer: Explainer,
+        reload: Callable[[], Awaitable[Reloading]],
+        siblings: Siblings | None = None,
     ) -> None:
         """Makes the service.
 
         Args:
             recorder: What was counted.
-            state: What routing has learnt.
-            availability: Who can be asked.
-            clock: The clock of `state`, in seconds.
             version: The gateway's version.
             profiler: Makes profiles.
             explainer: Explains requests.
+            reload: Reads the configuration again, in all processes that serve.
+            siblings: The processes that serve; None for this one alone.
         """
         self._recorder = recorder
-        self._state = state
-        self._availability = availability
-        self._clock = clock
         self._version = version
         self._profiler = profiler
         self._explainer = explainer
+        self._reload = reload
+        self._siblings = siblings
         self._stopping = asyncio.Event()
 
     async def GetStats(self, _request: admin_pb2.GetStatsRequest, _call: RpcCall) -> admin_pb2.GetStatsResponse:  # noqa: N802 (the RPC's name)
@@ -90,51 +87,37 @@ class AdminService:
             await call.write(admin_pb2.ProfileResponse(content_type=content_type, content=piece))
             content_type = ""
 
+    async def ReloadConfig(  # noqa: N802 (the RPC's name)
+        self, _request: admin_pb2.ReloadConfigRequest, _call: RpcCall
+    ) -> admin_pb2.ReloadConfigResponse:
+        """Reads the configuration again."""
+        done = await self._reload()
+        if done.mistakes:
+            raise GatewayError(
+                ErrorKind.ERROR_KIND_INVALID_REQUEST, f"The configuration was not reloaded, the old one goes on. {done.mistakes}"
+            )
+        return admin_pb2.ReloadConfigResponse(sources=done.sources, warnings=done.warnings, processes=done.processes)
+
     def stop(self) -> None:
         """Ends the streams of those who watch, which would hold up a stop else."""
         self._stopping.set()
 
     async def _stats(self) -> admin_pb2.GetStatsResponse:
         # In a thread, since with hundreds of targets it takes milliseconds to sort what they keep.
+        if self._siblings is not None:
+            return await asyncio.to_thread(self._counts_of_all, await self._siblings.gather())
         response = await asyncio.to_thread(self._counts)
         response.process.asyncio_tasks = len(asyncio.all_tasks())
-        now = self._clock()
-        for (agent, provider, model), breaker in sorted(self._state.breakers.items()):
-            response.breakers.add(
-                agent=agent,
-                provider=provider,
-                model=model,
-                failures=breaker.failures,
-                remaining_seconds=breaker.wait_seconds(now),
-                last_error=breaker.last_error,
-                state=breaker.state.name.lower().replace("_", "-"),
-            )
-        for state in self._availability.billing.states(now):
-            billing = response.billing.providers.add(
-                provider=state.provider,
-                model=state.model,
-                spent_usd=state.spent_usd,
-                exhausted=state.exhausted,
-                remaining_seconds=state.remaining_seconds,
-            )
-            if state.credit_usd is not None:
-                billing.credit_usd = state.credit_usd
-            if state.remaining is not None:
-                billing.remaining = state.remaining
-            if state.limit is not None:
-                billing.limit = state.limit
-        for account in self._availability.accounts.states(now):
-            response.accounts.add(
-                provider=account.provider,
-                account=account.account,
-                model=account.model,
-                state="resting" if account.remaining_seconds else "ready",
-                remaining_seconds=account.remaining_seconds,
-                last_error=account.last_error,
-            )
         return response
 
     def _counts(self) -> admin_pb2.GetStatsResponse:
         response = stats(self._recorder, self._version)
         process.fill(response.process)
+        return response
+
+    def _counts_of_all(self, gathered: Gathered) -> admin_pb2.GetStatsResponse:
+        sums = total(gathered.reports, gathered.standing.started_at)
+        response = stats(sums.recorder, self._version)
+        process.fill(response.process, sums.process)
+        response.process.asyncio_tasks = int(sums.process.get("asyncio_tasks", 0))
         return response

@@ -29,7 +29,8 @@ class ValkeyStore:
         """Makes a store; nothing is connected yet.
 
         Args:
-            url: Where the server is: `valkey://`, `valkeys://`, `redis://` or `rediss://`, with user, password and database in it.
+            url: Where the server is: `valkey://`, `valkeys://`, `redis://` or `rediss://`, with user, password and database in
+                it, or `unix://` and a path.
             timeout_seconds: How long one round trip may take.
         """
         from redis.asyncio import BlockingConnectionPool, Redis  # noqa: PLC0415 (see above)

@@ -14,9 +14,13 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
+from gateway.siblings import Gathered, Standing
+from gateway.telemetry.conditions import BillingCondition, Conditions
 from gateway.telemetry.counts import OPERATION_SECONDS, BatchCounts, TargetCounts
 from gateway.telemetry.histogram import Histogram, merged
-from gateway.telemetry.recorder import ProviderBilling, Recorder
+from gateway.telemetry.process import ProcessesCollector
+from gateway.telemetry.recorder import Recorder
+from gateway.telemetry.totals import total
 
 _METHOD = ("service", "method")
 _TARGET = ("model", "agent", "provider")
@@ -26,15 +30,19 @@ _TOO_LONG = "context_exceeded"
 class GatewayCollector(Collector):
     """Gives what the core has counted."""
 
-    def __init__(self, recorder: Recorder, version: str) -> None:
+    def __init__(self, recorder: Recorder, version: str, standing: Standing | None = None, tasks: int | None = None) -> None:
         """Makes a collector; `register` does so and registers it.
 
         Args:
             recorder: What is counted.
             version: The gateway's version.
+            standing: How the processes stand that have counted it; None for one by itself.
+            tasks: How many tasks their event loops have; None if that is not known, or to be counted.
         """
         self._recorder = recorder
         self._version = version
+        self._standing = standing or Standing(0.0)
+        self._tasks = tasks
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -51,9 +59,8 @@ class GatewayCollector(Collector):
         yield from self._calls()
         yield from _targets(list(self._recorder.targets.values()))
         yield from self._events()
-        yield from self._routing()
+        yield from _conditions(self._recorder.conditions())
         yield from _batches(self._recorder.batches)
-        yield from _billing(self._recorder.billing())
         yield from self._process()
 
     def _calls(self) -> Iterator[Metric]:
@@ -132,24 +139,6 @@ class GatewayCollector(Collector):
         ):
             yield CounterMetricFamily(f"twinspan_{name}", text, value=count)
 
-    def _routing(self) -> Iterator[Metric]:
-        recorder = self._recorder
-        states = GaugeMetricFamily("twinspan_cb_state", "Breakers: 0 closed, 1 open, 2 half-open.", labels=("key",))
-        for key, state in list(recorder.breaker_states.items()):
-            states.add_metric(["/".join(key)], state)
-        yield states
-        for of, name in (("requests", "rpm"), ("tokens", "tpm")):
-            available = GaugeMetricFamily(
-                f"twinspan_ratelimit_{name}_available", f"What of a host's {of} a minute is left.", labels=("host",)
-            )
-            for (host, kind), left in list(recorder.hosts_left.items()):
-                if kind == of:
-                    available.add_metric([host], left)
-            yield available
-        active = GaugeMetricFamily("twinspan_session_active", "Conversations that stay with a target.")
-        active.add_metric((), recorder.sessions())
-        yield active
-
     def _process(self) -> Iterator[Metric]:
         recorder = self._recorder
         build = {"version": self._version, "python": platform.python_version()}
@@ -159,8 +148,14 @@ class GatewayCollector(Collector):
         lag = HistogramMetricFamily("twinspan_event_loop_lag_seconds", "How late the event loop was for a timer.")
         _add(lag, (), recorder.loop_lag)
         yield lag
-        if self._loop is not None:
-            tasks = len(asyncio.all_tasks(self._loop))
+        standing = self._standing
+        yield GaugeMetricFamily("twinspan_workers", "Processes that serve.", value=standing.workers)
+        text = "Processes that died and were put in their place again."
+        yield CounterMetricFamily("twinspan_worker_restarts", text, value=standing.restarts)
+        text = "Times that a process did not tell its counts in time, so that older ones stood in."
+        yield CounterMetricFamily("twinspan_worker_silences", text, value=standing.silences)
+        tasks = self._tasks if self._loop is None else len(asyncio.all_tasks(self._loop))
+        if tasks is not None:
             yield GaugeMetricFamily("twinspan_asyncio_tasks", "Tasks of the event loop.", value=tasks)
 
 
@@ -176,6 +171,20 @@ def register(registry: CollectorRegistry, recorder: Recorder, version: str) -> G
     registry.register(collector)
     ProcessCollector(registry=registry)
     return collector
+
+
+def register_all(registry: CollectorRegistry, gathered: Gathered, version: str) -> None:
+    """Adds the metrics of all processes that serve to a registry, as sums.
+
+    Args:
+        registry: A registry of one's own, for one scrape.
+        gathered: What they have counted.
+        version: The gateway's version.
+    """
+    sums = total(gathered.reports, gathered.standing.started_at)
+    tasks = int(sums.process.get("asyncio_tasks", 0))
+    registry.register(GatewayCollector(sums.recorder, version, gathered.standing, tasks))
+    registry.register(ProcessesCollector(sums.process))
 
 
 def render(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
@@ -248,7 +257,24 @@ def _batches(counts: BatchCounts) -> Iterator[Metric]:
     yield lines
 
 
-def _billing(states: Iterable[ProviderBilling]) -> Iterator[Metric]:
+def _conditions(conditions: Conditions) -> Iterator[Metric]:
+    states = GaugeMetricFamily("twinspan_cb_state", "Breakers: 0 closed, 1 open, 2 half-open.", labels=("key",))
+    for breaker in conditions.breakers:
+        states.add_metric((f"{breaker.agent}/{breaker.provider}/{breaker.model}",), breaker.state)
+    yield states
+    for of, name in (("requests", "rpm"), ("tokens", "tpm")):
+        available = GaugeMetricFamily(
+            f"twinspan_ratelimit_{name}_available", f"What of a host's {of} a minute is left.", labels=("host",)
+        )
+        for host, kind, left in conditions.hosts:
+            if kind == of:
+                available.add_metric((host,), left)
+        yield available
+    yield GaugeMetricFamily("twinspan_session_active", "Conversations that stay with a target.", value=conditions.sessions)
+    yield from _billing(conditions.billing)
+
+
+def _billing(states: Iterable[BillingCondition]) -> Iterator[Metric]:
     spent = GaugeMetricFamily(
         "twinspan_billing_spend_usd", "What was spent at a provider whose billing is configured.", labels=("provider",)
     )

@@ -8,11 +8,11 @@ microsecond, since it only adds to plain numbers (`gateway.telemetry.counts`). N
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 from twinspan.v1.content_pb2 import Usage
 
+from gateway.telemetry.conditions import Conditions
 from gateway.telemetry.counts import (
     LAG_LIMIT,
     LAG_SECONDS,
@@ -29,22 +29,6 @@ from gateway.telemetry.histogram import Histogram
 
 _METHOD_LIMIT = 200
 _BREAKER_STATES = ("closed", "open", "half-open")
-
-
-class ProviderBilling(Protocol):
-    """How a provider's billing stands: see `gateway.billing.billing.BillingState`."""
-
-    @property
-    def provider(self) -> str:
-        """The provider's name."""
-
-    @property
-    def spent_usd(self) -> float:
-        """What was spent."""
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether nothing is left."""
 
 
 class Attempt:
@@ -174,11 +158,10 @@ class Recorder:
         forwarded: Bytes of forwarded bodies, by direction and provider.
         providers: How providers are, by name.
         account_selections: Requests through accounts, by provider, account and how they went.
-        billing: Returns how the providers' billing stands that have one.
+        conditions: Returns how things stand beside what is counted.
         batches: What batches have done.
         loop_lag: Seconds by which the event loop was late.
         recent_lags: The last of them, oldest first.
-        sessions: Returns how many conversations stay with a target.
     """
 
     def __init__(
@@ -205,14 +188,11 @@ class Recorder:
         self.model_discoveries = LabelCounts()
         self.limit_rejections = LabelCounts()
         self.budget_rejections = LabelCounts()
-        self.hosts_left: dict[tuple[str, str], int] = {}
         self.session_changes = LabelCounts()
         self.breaker_transitions = LabelCounts()
-        self.breaker_states: dict[tuple[str, str, str], int] = {}
         self.hedges = 0
-        self.sessions: Callable[[], int] = lambda: 0
+        self.conditions: Callable[[], Conditions] = Conditions
         self.account_selections = LabelCounts()
-        self.billing: Callable[[], Sequence[ProviderBilling]] = tuple
         self.store_failures = 0
         self.key_store_failures = 0
         self.loop_lag = Histogram(LAG_SECONDS)
@@ -235,7 +215,7 @@ class Recorder:
         """
         counts = self.methods.get(method)
         if counts is None:
-            counts = self._method(method)
+            counts = self.method(method)
         return Call(counts, self.errors, self.clock)
 
     def attempt(self, agent: str, provider: str, model: str, call: Call | None = None) -> Attempt:
@@ -249,7 +229,7 @@ class Recorder:
         """
         target = self.targets.get((agent, provider, model))
         if target is None:
-            target = self._target(agent, provider, model)
+            target = self.target(agent, provider, model)
         return Attempt(target, self.clock, call)
 
     def retried(self) -> None:
@@ -316,16 +296,6 @@ class Recorder:
         """
         self.budget_rejections.add(scope)
 
-    def host_has_left(self, host: str, of: str, left: int) -> None:
-        """Tells what may still be asked of a host.
-
-        Args:
-            host: The host; there are as many as there are providers.
-            of: `requests`, `tokens` or `parallel`.
-            left: How much.
-        """
-        self.hosts_left[host, of] = left
-
     def session_moved(self, reason: str) -> None:
         """Tells that a conversation goes on with another target than before.
 
@@ -334,16 +304,12 @@ class Recorder:
         """
         self.session_changes.add(reason)
 
-    def breaker_moved(self, key: tuple[str, str, str], state: int) -> None:
+    def breaker_moved(self, state: int) -> None:
         """Tells that a breaker has changed.
 
         Args:
-            key: The target's agent, provider and model.
             state: Into what: 0 closed, 1 open, 2 half-open.
         """
-        if key not in self.breaker_states and len(self.breaker_states) >= self._target_limit:
-            key = (OTHER, OTHER, OTHER)
-        self.breaker_states[key] = state
         self.breaker_transitions.add(_BREAKER_STATES[state])
 
     def hedged(self) -> None:
@@ -397,7 +363,8 @@ class Recorder:
         """
         self.model_discoveries.add(provider, result)
 
-    def _method(self, name: str) -> MethodCounts:
+    def method(self, name: str) -> MethodCounts:
+        """Returns the counts of an RPC, by its full name."""
         if len(self.methods) >= _METHOD_LIMIT:
             name = f"/{OTHER}/{OTHER}"
         counts = self.methods.get(name)
@@ -406,7 +373,8 @@ class Recorder:
             counts = self.methods[name] = MethodCounts(service, method)
         return counts
 
-    def _target(self, agent: str, provider: str, model: str) -> TargetCounts:
+    def target(self, agent: str, provider: str, model: str) -> TargetCounts:
+        """Returns the counts of a target."""
         # Model names come from callers wherever a provider is asked for a model that the catalogue does not know.
         if len(self.targets) >= self._target_limit:
             agent = provider = model = OTHER

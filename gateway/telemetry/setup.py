@@ -87,6 +87,7 @@ def start_export(
     *,
     service_name: str = "twinspan",
     version: str = "",
+    instance: str = "",
     traces: bool | None = None,
     metrics: bool | None = None,
     processors: Sequence[SpanProcessor] = (),
@@ -96,6 +97,7 @@ def start_export(
     Args:
         service_name: The resource's `service.name`, unless `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES` gives another.
         version: The resource's `service.version`.
+        instance: The resource's `service.instance.id`, unless the environment gives another; empty for none.
         traces: Whether to export traces: None if an endpoint or an exporter is named in the environment, True in any case (to the
             default endpoint if need be), False never. `OTEL_TRACES_EXPORTER=none` and `OTEL_SDK_DISABLED=true` win over True.
         metrics: The same for GenAI metrics over OTLP.
@@ -104,7 +106,8 @@ def start_export(
     Raises:
         ValueError: A variable has a value that is not supported; the message names both.
     """
-    resource = Resource.create({"service.name": service_name, "service.version": version}).merge(OTELResourceDetector().detect())
+    named = {"service.name": service_name, "service.version": version, **({"service.instance.id": instance} if instance else {})}
+    resource = Resource.create(named).merge(OTELResourceDetector().detect())
     disabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
     names = [] if disabled or not _is_wanted("traces", traces) else _exporter_names("traces")
     wants_metrics = not disabled and _is_wanted("metrics", metrics) and bool(_exporter_names("metrics"))

@@ -1,13 +1,14 @@
 """The counts as `AdminService.GetStats` shows them.
 
-It reads what `gateway.telemetry.recorder` wrote. Breakers are not here, since whoever routes knows them, and of the process only
-the lag. It may be called in a thread: tables and rows of samples are copied, each in one step, before they are walked.
+It reads what `gateway.telemetry.recorder` wrote, and asks it how things stand; of the process it knows only the lag. It may be
+called in a thread: tables and rows of samples are copied, each in one step, before they are walked.
 """
 
 from collections.abc import Iterable, Sequence
 
 from twinspan.v1 import admin_pb2
 
+from gateway.telemetry.conditions import Conditions
 from gateway.telemetry.counts import ProviderCounts, TargetCounts
 from gateway.telemetry.recorder import Recorder
 
@@ -19,7 +20,7 @@ _DEGRADED, _FAILING = 0.1, 0.5
 
 
 def stats(recorder: Recorder, version: str) -> admin_pb2.GetStatsResponse:
-    """Returns all counts since start, without `breakers` and without what the operating system says of the process.
+    """Returns all counts since start, without what the operating system says of the process.
 
     Args:
         recorder: What was counted.
@@ -35,7 +36,7 @@ def stats(recorder: Recorder, version: str) -> admin_pb2.GetStatsResponse:
     now = recorder.clock()
     lags = sorted(recorder.recent_lags)
     batches = recorder.batches
-    return admin_pb2.GetStatsResponse(
+    response = admin_pb2.GetStatsResponse(
         version=version,
         uptime_seconds=now - recorder.started_at,
         inflight_requests=sum(
@@ -56,6 +57,42 @@ def stats(recorder: Recorder, version: str) -> admin_pb2.GetStatsResponse:
             event_loop_lag_p50_seconds=percentile(lags, 0.5), event_loop_lag_p99_seconds=percentile(lags, 0.99)
         ),
     )
+    _add_conditions(response, recorder.conditions())
+    return response
+
+
+def _add_conditions(response: admin_pb2.GetStatsResponse, conditions: Conditions) -> None:
+    for breaker in conditions.breakers:
+        if breaker.failures or breaker.state:
+            response.breakers.add(
+                agent=breaker.agent,
+                provider=breaker.provider,
+                model=breaker.model,
+                failures=breaker.failures,
+                remaining_seconds=breaker.remaining_seconds,
+                last_error=breaker.last_error,
+                state=breaker.state_name,
+            )
+    for account in conditions.accounts:
+        response.accounts.add(
+            provider=account.provider,
+            account=account.account,
+            model=account.model,
+            state="resting" if account.remaining_seconds else "ready",
+            remaining_seconds=account.remaining_seconds,
+            last_error=account.last_error,
+        )
+    for bill in conditions.billing:
+        response.billing.providers.add(
+            provider=bill.provider,
+            model=bill.model,
+            spent_usd=bill.spent_usd,
+            credit_usd=bill.credit_usd,
+            remaining=bill.remaining,
+            limit=bill.limit,
+            exhausted=bill.exhausted,
+            remaining_seconds=bill.remaining_seconds,
+        )
 
 
 def percentile(ascending: Sequence[float], fraction: float) -> float:

@@ -1,12 +1,14 @@
 """Faults are met on the loop on which a gateway serves, and by one gateway, or two, for all of them."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import pytest_asyncio
 import uvloop
 
+from gateway.accounts import faults
 from tests.faults.bench import LONG_SECONDS, Bench, benches
 from tests.faults.table import Fault
 
@@ -26,4 +28,4 @@ async def bench_of() -> AsyncIterator[Callable[[Fault], Bench]]:
 @pytest.fixture(autouse=True)
 def long_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the shortest time for which a target is left alone longer than any test."""
-    monkeypatch.setattr("gateway.failures.rest_seconds", lambda *_: LONG_SECONDS)
+    monkeypatch.setitem(faults.RESTS, faults.Fault.RATE, replace(faults.RESTS[faults.Fault.RATE], seconds=LONG_SECONDS))

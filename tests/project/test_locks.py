@@ -25,7 +25,7 @@ class Pin:
     """Whether the lock says that `pyproject.toml` itself asks for it."""
 
 
-LOCKS = {"runtime": ("dependencies", "local", "postgresql"), "build": ("build",), "dev": ("dev",)}
+LOCKS = {"runtime": ("dependencies", "local", "postgresql", "workers"), "build": ("build",), "dev": ("dev",)}
 """What of `pyproject.toml` each lock serves."""
 
 

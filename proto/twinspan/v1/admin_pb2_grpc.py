@@ -56,6 +56,11 @@ class AdminServiceStub:
                 request_serializer=twinspan_dot_v1_dot_admin__pb2.ProfileRequest.SerializeToString,
                 response_deserializer=twinspan_dot_v1_dot_admin__pb2.ProfileResponse.FromString,
                 _registered_method=True)
+        self.ReloadConfig = channel.unary_unary(
+                '/twinspan.v1.AdminService/ReloadConfig',
+                request_serializer=twinspan_dot_v1_dot_admin__pb2.ReloadConfigRequest.SerializeToString,
+                response_deserializer=twinspan_dot_v1_dot_admin__pb2.ReloadConfigResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -94,6 +99,15 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReloadConfig(self, request, context):
+        """Reads the configuration again and serves from it, as SIGHUP has it done; where several processes serve, all of them. A configuration
+        with mistakes is INVALID_ARGUMENT (`invalid_request`), whose message names every one of them, and the old one goes on. What the gateway
+        listens on does not change. It answers once the providers were asked for their models, if they are to be; 10 seconds at most.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -116,6 +130,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.Profile,
                     request_deserializer=twinspan_dot_v1_dot_admin__pb2.ProfileRequest.FromString,
                     response_serializer=twinspan_dot_v1_dot_admin__pb2.ProfileResponse.SerializeToString,
+            ),
+            'ReloadConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReloadConfig,
+                    request_deserializer=twinspan_dot_v1_dot_admin__pb2.ReloadConfigRequest.FromString,
+                    response_serializer=twinspan_dot_v1_dot_admin__pb2.ReloadConfigResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -227,6 +246,33 @@ class AdminService:
             '/twinspan.v1.AdminService/Profile',
             twinspan_dot_v1_dot_admin__pb2.ProfileRequest.SerializeToString,
             twinspan_dot_v1_dot_admin__pb2.ProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReloadConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/twinspan.v1.AdminService/ReloadConfig',
+            twinspan_dot_v1_dot_admin__pb2.ReloadConfigRequest.SerializeToString,
+            twinspan_dot_v1_dot_admin__pb2.ReloadConfigResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,11 @@ class AdminServiceStub:
     """Makes a profile of the core's process, over the seconds that are asked for, and gives it in pieces. NOT_FOUND (`not_found`) unless
     `debug.pprof_enabled` is on; ABORTED (`conflict`) while one of the kind is being made. A caller that leaves ends it.
     """
+    ReloadConfig: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ReloadConfigRequest, _admin_pb2.ReloadConfigResponse]
+    """Reads the configuration again and serves from it, as SIGHUP has it done; where several processes serve, all of them. A configuration
+    with mistakes is INVALID_ARGUMENT (`invalid_request`), whose message names every one of them, and the old one goes on. What the gateway
+    listens on does not change. It answers once the providers were asked for their models, if they are to be; 10 seconds at most.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -69,6 +74,11 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Profile: _aio.UnaryStreamMultiCallable[_admin_pb2.ProfileRequest, _admin_pb2.ProfileResponse]  # type: ignore[assignment]
     """Makes a profile of the core's process, over the seconds that are asked for, and gives it in pieces. NOT_FOUND (`not_found`) unless
     `debug.pprof_enabled` is on; ABORTED (`conflict`) while one of the kind is being made. A caller that leaves ends it.
+    """
+    ReloadConfig: _aio.UnaryUnaryMultiCallable[_admin_pb2.ReloadConfigRequest, _admin_pb2.ReloadConfigResponse]  # type: ignore[assignment]
+    """Reads the configuration again and serves from it, as SIGHUP has it done; where several processes serve, all of them. A configuration
+    with mistakes is INVALID_ARGUMENT (`invalid_request`), whose message names every one of them, and the old one goes on. What the gateway
+    listens on does not change. It answers once the providers were asked for their models, if they are to be; 10 seconds at most.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -111,6 +121,17 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_admin_pb2.ProfileResponse], _abc.AsyncIterator[_admin_pb2.ProfileResponse]]:
         """Makes a profile of the core's process, over the seconds that are asked for, and gives it in pieces. NOT_FOUND (`not_found`) unless
         `debug.pprof_enabled` is on; ABORTED (`conflict`) while one of the kind is being made. A caller that leaves ends it.
+        """
+
+    @_abc_1.abstractmethod
+    def ReloadConfig(
+        self,
+        request: _admin_pb2.ReloadConfigRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ReloadConfigResponse, _abc.Awaitable[_admin_pb2.ReloadConfigResponse]]:
+        """Reads the configuration again and serves from it, as SIGHUP has it done; where several processes serve, all of them. A configuration
+        with mistakes is INVALID_ARGUMENT (`invalid_request`), whose message names every one of them, and the old one goes on. What the gateway
+        listens on does not change. It answers once the providers were asked for their models, if they are to be; 10 seconds at most.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

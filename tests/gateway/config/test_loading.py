@@ -349,7 +349,7 @@ def test_paths_start_from_the_configurations_directory(written: Written) -> None
 def test_one_warning_names_every_key_without_effect(written: Written) -> None:
     written.write(
         twinspan_yaml="""
-            server: {workers: 4, drain_seconds: 1}
+            server: {public_url: 'https://a.example', drain_seconds: 1}
             governance: {ratelimit_max_rpm: 1}
             providers:
               acme: {base_url: 'https://acme.example', accounts: [{id: a, credential: a}, {id: b, credential: b}]}
@@ -361,7 +361,7 @@ def test_one_warning_names_every_key_without_effect(written: Written) -> None:
         """
     )
     [warning] = written.load().warnings
-    assert warning == ("This version understands these keys but does not act on them: server.workers, bouncer, mcp_servers.")
+    assert warning == ("This version understands these keys but does not act on them: server.public_url, bouncer, mcp_servers.")
 
 
 def test_secrets_in_a_file_that_others_may_read_bring_a_warning(written: Written) -> None:

@@ -16,7 +16,6 @@ EVERY_KEY = Path(__file__).with_name("every_key.yaml")
 ENVIRONMENT = {"OPENAI_API_KEY": "openai-key", "CLIENT_TOKEN": "the-token"}
 WITHOUT_EFFECT = [
     "server.public_url",
-    "server.workers",
     "governance.auto_retry_on_context_limit",
     "governance.thinking_stream_idle_timeout_seconds",
     "providers.openai.format_urls",
@@ -76,7 +75,7 @@ def test_that_configuration_gives_every_key_there_is(every_key: Written) -> None
 
 def test_a_default_that_is_written_out_has_an_effect_or_a_warning_all_the_same(written: Written) -> None:
     assert written.write(twinspan_yaml="server: {drain_seconds: 30}").load().warnings == ()
-    assert len(written.write(twinspan_yaml="server: {workers: 1}").load().warnings) == 1
+    assert len(written.write(twinspan_yaml="context: {hard_limit_tokens: 0}").load().warnings) == 1
 
 
 def test_times_without_a_zone_are_utc(every_key: Written) -> None:
@@ -101,7 +100,7 @@ def test_every_key_of_the_json_schema_says_what_it_means() -> None:
 def test_the_json_schema_marks_keys_without_effect() -> None:
     schema = json_schema()
     server = schema["$defs"]["ServerConfig"]["properties"]
-    assert [key for key, value in server.items() if value.get(NOT_YET)] == ["public_url", "workers"]
+    assert [key for key, value in server.items() if value.get(NOT_YET)] == ["public_url"]
     assert schema["properties"]["bouncer"][NOT_YET] is True
     assert NOT_YET not in schema["properties"]["providers"]
 

@@ -13,13 +13,13 @@ def holder(written: Written, name: str = "twinspan.yaml") -> SnapshotHolder:
 
 
 def test_the_first_snapshot_is_there_at_once(written: Written) -> None:
-    written.write(twinspan_yaml="agents: {a: {models: [m], system_prompt: Be brief.}}\nserver: {workers: 2}")
+    written.write(twinspan_yaml="agents: {a: {models: [m], system_prompt: Be brief.}}\ntelemetry: {log_requests: true}")
     assert holder(written).current == Snapshot(
         config=Config.model_validate(
-            {"agents": {"a": {"models": ["m"], "system_prompt": "Be brief."}}, "server": {"workers": 2}},
+            {"agents": {"a": {"models": ["m"], "system_prompt": "Be brief."}}, "telemetry": {"log_requests": True}},
         ),
         version=1,
-        warnings=("This version understands these keys but does not act on them: server.workers.",),
+        warnings=("This version understands these keys but does not act on them: telemetry.log_requests.",),
         sources=(written.root / "twinspan.yaml",),
         system_prompts={"a": "Be brief."},
     )

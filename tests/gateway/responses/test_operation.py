@@ -14,18 +14,15 @@ from opentelemetry.trace import NoOpTracerProvider
 from twinspan.v1 import responses_pb2
 
 from gateway.access.keys import Principal
-from gateway.availability import Availability
 from gateway.compilation import compile_catalogue
 from gateway.config.schema import Config
 from gateway.config.snapshot import Snapshot
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.limits.limiter import Limiter
+from gateway.governance import Governance
 from gateway.operations.json_operation import Kind
 from gateway.providers.sender import Sender
 from gateway.responses.operation import Answered, ItemIdentifiers, Past, StreamedResponse, WholeResponse
-from gateway.routing.state import RoutingState
-from gateway.state.memory import MemoryStore
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.tracing import Span, Tracing
 from tests.flows.upstream import Script, Upstream, chunk, says, streams, text, whole
@@ -78,9 +75,11 @@ async def exchange(upstream: Upstream, tmp_path: Path) -> AsyncIterator[Exchange
     catalogue = compile_catalogue(Snapshot(Config.model_validate({"providers": providers})), None, "twinspan/test")
     sender, recorder = Sender(), Recorder()
     await sender.start()
-    limiter = Limiter(MemoryStore(), recorder, fails_open=lambda: True)
-    availability = Availability(tmp_path / "accounts.json", recorder, sender)
-    yield Exchange(lambda: catalogue, sender, RoutingState(), recorder, Tracing(NoOpTracerProvider()), limiter, availability)
+    governance = Governance(
+        Config, recorder, sender, state_url=None, budgets=tmp_path / "budgets", accounts=tmp_path / "accounts.json"
+    )
+    yield Exchange(lambda: catalogue, sender, recorder, Tracing(NoOpTracerProvider()), governance)
+    await governance.close()
     await sender.close()
 
 

@@ -223,7 +223,7 @@ def test_a_conversation_stays_where_it_was_answered_until_it_is_idle_for_too_lon
     session = next(session for session, order in own.items() if order[0] == "a")
     routing.state.sessions.pin(session, routing.targets[1], until=100)
     assert [routing.order(Asks(session=session), now=now)[0] for now in (0, 99, 100)] == ["b", "b", "a"]
-    assert routing.state.sessions.expire(100) == 0
+    assert routing.state.sessions.count(100) == 0
 
 
 def test_without_its_target_a_conversation_goes_on_with_its_next_and_others_stay() -> None:
@@ -298,9 +298,10 @@ def test_breakers_of_agents_targets_are_not_forgotten_for_others_however_many_th
 
 def test_changes_of_breakers_are_told() -> None:
     told: list[Any] = []
-    state = RoutingState(lambda key, moved: told.append((key[2], moved)))
+    state = RoutingState(told.append)
     one = target("a")
     state.failed(one, state.enter(one), 0, ONCE, "provider_error", lambda _: None)
     state.succeeded(one, state.enter(one), ONCE)
-    assert told == [("a", BreakerState.OPEN), ("a", BreakerState.HALF_OPEN), ("a", BreakerState.CLOSED)]
+    assert told == [BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED]
     assert not state.breakers
+    assert [(condition.model, condition.state_name) for condition in state.conditions(0)] == [("a", "closed")]

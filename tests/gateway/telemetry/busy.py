@@ -2,7 +2,7 @@
 
 from twinspan.v1.content_pb2 import Usage
 
-from gateway.billing.billing import BillingState
+from gateway.telemetry.conditions import BillingCondition, BreakerCondition, Conditions
 from gateway.telemetry.recorder import Recorder
 
 STREAM = "/twinspan.v1.ChatService/Stream"
@@ -66,14 +66,17 @@ def busy() -> Recorder:
     recorder.models_discovered("openai", "ok")
     recorder.rate_limited("key", "requests")
     recorder.budget_exceeded("team")
-    recorder.host_has_left("api.openai.com", "requests", 14)
-    recorder.host_has_left("api.openai.com", "tokens", 900)
     recorder.session_moved("failure")
-    recorder.breaker_moved(("smart", "openai", "gpt-5"), 1)
+    recorder.breaker_moved(1)
     recorder.hedged()
-    recorder.sessions = lambda: 2
     recorder.account_selected("openai", "team-a", "ok")
-    recorder.billing = lambda: (BillingState("openai", "credit", 1.5, 10.0, None, None, exhausted=False, remaining_seconds=0.0),)
+    conditions = Conditions(
+        breakers=[BreakerCondition("smart", "openai", "gpt-5", 1, 5, 9.5, "rate_limited")],
+        billing=[BillingCondition("openai", "credit", 1.5, 10.0, None, None, exhausted=False, remaining_seconds=0.0)],
+        hosts=[("api.openai.com", "requests", 14), ("api.openai.com", "tokens", 900)],
+        sessions=2,
+    )
+    recorder.conditions = lambda: conditions
     recorder.store_failed()
     recorder.key_store_failed()
     return recorder

@@ -119,6 +119,9 @@ def test_every_count_is_rendered() -> None:
         "twinspan_agent_cooldowns_total": {(): 1},
         "twinspan_agent_targets_exhausted_total": {(): 1},
         "twinspan_uptime_seconds": {(): 4},
+        "twinspan_workers": {(): 1},
+        "twinspan_worker_restarts_total": {(): 0},
+        "twinspan_worker_silences_total": {(): 0},
         "twinspan_event_loop_lag_seconds_count": {(): 1},
         "twinspan_event_loop_lag_seconds_sum": {(): 0.002},
     }

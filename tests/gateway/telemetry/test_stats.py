@@ -69,7 +69,23 @@ def test_stats_show_the_counts_of_each_model_in_alphabetical_order() -> None:
                 last_error_seconds_ago=2.5,
             ),
         ],
-        billing=admin_pb2.BillingStats(cost_usd=0.5, cost_usd_by_provider={"local": 0.5, "xai": 0}, unpriced_requests=1),
+        breakers=[
+            admin_pb2.BreakerStats(
+                agent="smart",
+                provider="openai",
+                model="gpt-5",
+                state="open",
+                failures=5,
+                remaining_seconds=9.5,
+                last_error="rate_limited",
+            )
+        ],
+        billing=admin_pb2.BillingStats(
+            cost_usd=0.5,
+            cost_usd_by_provider={"local": 0.5, "xai": 0},
+            unpriced_requests=1,
+            providers=[admin_pb2.ProviderBilling(provider="openai", model="credit", spent_usd=1.5, credit_usd=10)],
+        ),
         batches=admin_pb2.BatchStats(active=1, pending_requests=7, completed_requests=3, failed_requests=2),
         process=admin_pb2.ProcessStats(event_loop_lag_p50_seconds=0.002, event_loop_lag_p99_seconds=0.002),
     )
