@@ -32,9 +32,9 @@ from tests.waiting import until
 SHARES = {"weighted": (1, 0), "balanced": (1, 0.5)}
 """With strategies that look at weights, those of the faulty target and of the other, so that the faulty one comes first."""
 STRATEGIES = ("fallback", "round-robin", "sticky", "weighted", "latency", "cost", "least-busy", "balanced")
-HASTY = {"first_token_timeout_seconds": 0.4, "stream_idle_timeout_seconds": 0.4}
+HASTY = {"first_token_timeout_seconds": 0.6, "stream_idle_timeout_seconds": 0.6}
 """For providers that hang. It is what a healthy one needs at most on a machine that is busy with other things."""
-HASTY_SECONDS = 0.6
+HASTY_SECONDS = 0.8
 HEALTHY, DOWN, DEAR = "healthy", "down", "a-model-that-nobody-can-pay"
 PRICES = {HEALTHY: 2000, DOWN: 2000}
 """In US dollars for a million tokens; those of faulty ones cost half of it, so that they come first where the cheaper one does."""
