@@ -73,6 +73,7 @@ from gateway.services.rerank import RerankService
 from gateway.services.responses import ResponsesService
 from gateway.siblings import Gathered, Membership, Reloading, Siblings, Standing
 from gateway.state.embedded import EmbeddedStore, EmbeddedStoreError
+from gateway.state.watch import STATE_STORE
 from gateway.telemetry import logs, metrics, process, setup, totals
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.report import report
@@ -231,6 +232,7 @@ class Core:
             lambda: self._configuration.current.config,
             self._recorder,
             self._sender,
+            lambda answers: self._server.tell(STATE_STORE, answers),
             state_url=membership.state_url if membership else None,
             budgets=self._files.root / "budgets",
             accounts=state_directory(os.environ) / "accounts.json",

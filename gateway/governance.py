@@ -5,7 +5,7 @@ Above is `gateway.app`; the exchange, the forwarder and Explain are handed what 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from gateway.availability import Availability
@@ -17,6 +17,7 @@ from gateway.routing.catalogue import Catalogue
 from gateway.routing.plan import Planner
 from gateway.routing.state import RoutingState
 from gateway.state.opening import make_store
+from gateway.state.watch import StoreWatch
 from gateway.telemetry.conditions import Conditions
 from gateway.telemetry.recorder import Recorder
 
@@ -37,6 +38,7 @@ class Governance:
         config: Callable[[], Config],
         recorder: Recorder,
         sender: Sender,
+        tell: Callable[[bool], Awaitable[None]],
         *,
         state_url: str | None,
         budgets: Path,
@@ -48,12 +50,14 @@ class Governance:
             config: Returns the configuration that holds now.
             recorder: Counts, and is told how things stand.
             sender: Asks providers what is left.
+            tell: Is told whether the shared state can be reached.
             state_url: Where shared state lives; None for where the configuration says.
             budgets: The directory for what was spent, used if the store is this gateway's own.
             accounts: The file for what is learnt of accounts and billing.
         """
         configured = config().state.url
-        self.store = make_store(state_url or configured)
+        self.store = make_store(state_url or configured, config().state.lease_requests)
+        self._watch = StoreWatch(self.store, tell)
         self.state = RoutingState(recorder.breaker_moved)
         # A store of the gateway's own forgets what was spent when it ends.
         spending = Spending(budgets) if configured.startswith("memory:") else None
@@ -65,6 +69,7 @@ class Governance:
     async def start(self, catalogue: Catalogue) -> None:
         """Takes up what an earlier process has learnt, and begins to ask what is left."""
         await self.store.start()
+        await self._watch.start()
         await self.availability.start(catalogue)
 
     def adopt(self, catalogue: Catalogue) -> None:
@@ -74,6 +79,7 @@ class Governance:
 
     async def close(self) -> None:
         """Settles what is open, writes what is to outlive the process, and frees the store."""
+        await self._watch.stop()
         await self.limiter.close()
         await self.availability.close()
         await self.store.close()

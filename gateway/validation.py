@@ -4,6 +4,7 @@ Above is `gateway.app`.
 """
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import Final
 
 from gateway import probe
@@ -11,6 +12,7 @@ from gateway.compilation import compile_catalogue, needs_local_model
 from gateway.config.snapshot import SnapshotHolder
 from gateway.discovery.knowledge import Knowledge
 from gateway.discovery.registry import ModelRegistry
+from gateway.keystore.opening import make_driver
 from gateway.local.embedding_engine import EMBEDDING_MODELS
 from gateway.local.engine import MODELS, LocalEndpoint
 from gateway.probe import Finding
@@ -29,6 +31,7 @@ def validate(configuration: SnapshotHolder) -> None:
     Raises:
         ConfigError: It cannot; the message names all mistakes.
     """
+    make_driver(configuration.current.config.keys.url, Path())  # which opens nothing
     _compiled_for_validation(configuration)
 
 

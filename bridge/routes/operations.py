@@ -15,6 +15,7 @@ from bridge.telemetry.metrics import Exposition
 _READINESS_TIMEOUT_SECONDS = 2.0
 _DONE_WITHOUT: Final[Mapping[str, str]] = {
     "key_store": "The key store cannot be read. The keys that were read last hold; if none were, those of the configuration alone.",
+    "state_store": "The state store does not answer. Limits and budgets are not held, or refuse all, as state.fail_open says.",
 }
 """The parts that health tells of, without which requests are served, and what their absence means."""
 

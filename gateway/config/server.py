@@ -91,6 +91,9 @@ class StateConfig(Section):
     for one on a socket of this machine. A change needs a restart."""
     fail_open: bool = True
     """Whether requests are let in unchecked while that server cannot be reached; else they get 503."""
+    lease_requests: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """For how many requests of a limited key, team, agent or host a process asks that server at once; 0 and 1 for each alone. In
+    any minute, each process may let in so many requests more than the limit. A change needs a restart."""
 
 
 class KeysConfig(Section):

@@ -232,6 +232,8 @@ class Limiter:
 
     def _complain(self, error: StoreError) -> None:
         self._recorder.store_failed()
+        if self._spending is not None:
+            self._spending.recall()
         now = asyncio.get_running_loop().time()
         if now - self._complained_at >= _COMPLAINT_SECONDS or not self._complained_at:
             self._complained_at = now

@@ -60,6 +60,10 @@ class Spending:
         self._known.add(budget)
         return spent
 
+    def recall(self) -> None:
+        """Has everything told again, since the store may have been started anew."""
+        self._known.clear()
+
     def spent(self, claim: Amount, amount: int) -> None:
         """Adds what was spent of a budget; it is written soon."""
         before, _ = self._pending.get(claim.key, (0, 0.0))

@@ -32,9 +32,9 @@ from tests.waiting import until
 SHARES = {"weighted": (1, 0), "balanced": (1, 0.5)}
 """With strategies that look at weights, those of the faulty target and of the other, so that the faulty one comes first."""
 STRATEGIES = ("fallback", "round-robin", "sticky", "weighted", "latency", "cost", "least-busy", "balanced")
-HASTY = {"first_token_timeout_seconds": 0.6, "stream_idle_timeout_seconds": 0.6}
+HASTY = {"first_token_timeout_seconds": 0.8, "stream_idle_timeout_seconds": 0.8}
 """For providers that hang. It is what a healthy one needs at most on a machine that is busy with other things."""
-HASTY_SECONDS = 0.8
+HASTY_SECONDS = 1.0
 HEALTHY, DOWN, DEAR = "healthy", "down", "a-model-that-nobody-can-pay"
 PRICES = {HEALTHY: 2000, DOWN: 2000}
 """In US dollars for a million tokens; those of faulty ones cost half of it, so that they come first where the cheaper one does."""
@@ -295,7 +295,8 @@ async def _bench(governance: Mapping[str, Any], faults: Sequence[Fault]) -> Asyn
         started = Bench(Clients(twinspan, sdk), proxies)
         await started.settle()
         yield started
-        assert twinspan.complaints() == []
+        complaints = twinspan.complaints()
+        assert complaints == [], complaints
 
 
 def _sections(governance: Mapping[str, Any], proxies: Mapping[str, FaultProxy], faults: Sequence[Fault]) -> dict[str, Any]:

@@ -26,10 +26,7 @@ def test_every_section_and_every_built_in_provider_has_its_place() -> None:
 
 
 def test_a_row_tells_a_keys_values_default_and_meaning() -> None:
-    assert (
-        "\n| `hard_limit_tokens` | integer, at least 0 | `0` | Most tokens of a conversation; 0 for no limit but the model's. Not acted on yet. |\n"
-        in tables()
-    )
+    assert "\n| `auto_load` | `true`, `false` | `true` | Whether it starts with the gateway. Not acted on yet. |\n" in tables()
     assert "\n| `token` | secret | required | The credential, 16 to 512 characters. |\n" in tables()
 
 

@@ -59,6 +59,10 @@ class Asker:
         return 5.0
 
 
+async def _nobody_listens(_answers: bool) -> None:
+    """Is told whether the store answers."""
+
+
 @pytest.fixture
 async def upstream() -> AsyncIterator[Upstream]:
     async with Upstream() as started:
@@ -76,7 +80,7 @@ async def exchange(upstream: Upstream, tmp_path: Path) -> AsyncIterator[Exchange
     sender, recorder = Sender(), Recorder()
     await sender.start()
     governance = Governance(
-        Config, recorder, sender, state_url=None, budgets=tmp_path / "budgets", accounts=tmp_path / "accounts.json"
+        Config, recorder, sender, _nobody_listens, state_url=None, budgets=tmp_path / "budgets", accounts=tmp_path / "accounts.json"
     )
     yield Exchange(lambda: catalogue, sender, recorder, Tracing(NoOpTracerProvider()), governance)
     await governance.close()
