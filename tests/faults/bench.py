@@ -21,6 +21,7 @@ from twinspan.v1.admin_pb2_grpc import AdminServiceStub
 
 from gateway.operations.chat_request import beginning_of
 from gateway.routing.sessions import preference
+from gateway.state.memory import MemoryStore
 from tests.faults import table
 from tests.faults.proxy import FaultProxy
 from tests.faults.surfaces import SURFACES, Clients, Seen, Surface, body_of
@@ -138,7 +139,7 @@ class Bench:
         for seen in await asyncio.gather(*fine):
             assert seen.errors == [], seen
         self._fresh_left = await self._left("ts-key-of-nobody-at-all")
-        await until(lambda: self._open() == (0, 0, 0))
+        await until(lambda: not self._open())
 
     def remember(self) -> None:
         """Takes the tasks that there are now for those that there are without a request."""
@@ -212,11 +213,11 @@ class Bench:
             assert taken == 0
 
     async def nothing_is_left(self) -> None:
-        """Waits until no answer, no connection to a provider, no call and no task of a request is left."""
+        """Waits until no answer, no connection to a provider, no call, no place and no task of a request is left."""
         try:
-            await until(lambda: self._open() == (0, 0, 0) and _kinds_of_tasks() <= self._tasks)
+            await until(lambda: not self._open() and _kinds_of_tasks() <= self._tasks)
         except TimeoutError:
-            pytest.fail(f"answers, connections and calls: {self._open()}; tasks: {_kinds_of_tasks() - self._tasks}")
+            pytest.fail(f"still open: {self._open()}; tasks: {_kinds_of_tasks() - self._tasks}")
 
     async def _left(self, token: str) -> int:
         headers = {"Authorization": f"Bearer {token}"}
@@ -247,10 +248,18 @@ class Bench:
                 return says
         raise AssertionError
 
-    def _open(self) -> tuple[int, int, int]:
+    def _open(self) -> dict[str, int]:
+        """Returns what is open, and how much of it: nothing at all once everything is settled."""
         core = self.twinspan.gateway.core
-        calls = sum(counts.inflight for counts in core._recorder.methods.values())
-        return core._sender.open_responses, sum(proxy.busy for proxy in self.proxies.values()), calls
+        store = core._governance.store
+        assert isinstance(store, MemoryStore)
+        found = {
+            "answers": core._sender.open_responses,
+            "connections": sum(proxy.busy for proxy in self.proxies.values()),
+            "calls": sum(counts.inflight for counts in core._recorder.methods.values()),
+            "places of keys and hosts": sum(map(len, store._places.values())),
+        }
+        return {name: count for name, count in found.items() if count}
 
 
 def _kinds_of_tasks() -> "Counter[str]":
@@ -311,6 +320,7 @@ def _sections(governance: Mapping[str, Any], proxies: Mapping[str, FaultProxy], 
                 "base_url": proxy.base_url,
                 "api_key": "secret-of-the-provider",
                 "models": models_of(name),
+                "max_parallel": 1000,
                 "model_info": {model: _prices(1_000_000_000 if model == DEAR else price_of(name)) for model in models_of(name)},
                 **({"timeout_seconds": HASTY_SECONDS} if name in hasty else {}),
             }
