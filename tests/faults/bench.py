@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -280,18 +281,22 @@ def price_of(provider: str) -> int:
 
 
 @asynccontextmanager
-async def benches() -> AsyncIterator[Callable[[Fault], Bench]]:
-    """Runs two gateways, a hasty one for the providers that hang and a patient one for the others, and gives a fault's bench."""
+async def benches(directory: Path) -> AsyncIterator[Callable[[Fault], Bench]]:
+    """Runs two gateways, a hasty one for the providers that hang and a patient one for the others, and gives a fault's bench.
+
+    Args:
+        directory: Where they may keep files, each in a directory of its own.
+    """
     late = [fault for fault in table.BY_NAME.values() if hangs(fault)]
     others = [fault for fault in table.BY_NAME.values() if not hangs(fault)]
-    async with _bench(HASTY, late) as hasty, _bench({}, others) as patient:
+    async with _bench(HASTY, late, directory / "hasty") as hasty, _bench({}, others, directory / "patient") as patient:
         for bench in (hasty, patient):
             bench.remember()
         yield lambda fault: hasty if hangs(fault) else patient
 
 
 @asynccontextmanager
-async def _bench(governance: Mapping[str, Any], faults: Sequence[Fault]) -> AsyncIterator[Bench]:
+async def _bench(governance: Mapping[str, Any], faults: Sequence[Fault], files: Path) -> AsyncIterator[Bench]:
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(Upstream())
         upstream.plays(says("Hello ", "there.", usage=USAGE))
@@ -299,7 +304,9 @@ async def _bench(governance: Mapping[str, Any], faults: Sequence[Fault]) -> Asyn
         plays = {HEALTHY: table.BY_NAME["does nothing wrong"].play, DOWN: table.BY_NAME["answers 503 with a page"].play}
         plays |= {provider_of(fault): fault.play for fault in faults}
         proxies = {name: await stack.enter_async_context(FaultProxy(provider, play)) for name, play in plays.items()}
-        twinspan = await stack.enter_async_context(running(_sections(governance, proxies, faults)))
+        twinspan = await stack.enter_async_context(
+            running({**_sections(governance, proxies, faults), "files": {"dir": str(files)}})
+        )
         sdk = await stack.enter_async_context(twinspan.openai())
         started = Bench(Clients(twinspan, sdk), proxies)
         await started.settle()

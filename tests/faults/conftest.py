@@ -24,9 +24,9 @@ def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callab
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bench_of() -> AsyncIterator[Callable[[Fault], Bench]]:
+async def bench_of(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Callable[[Fault], Bench]]:
     """Gives the bench on which a fault is."""
-    async with benches() as started:
+    async with benches(tmp_path_factory.mktemp("benches")) as started:
         gc.collect()
         gc.freeze()  # as a gateway does that serves: what is there from its start on is no garbage to look for
         try:
