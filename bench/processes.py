@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 
@@ -99,9 +99,22 @@ async def generator(module: str) -> AsyncIterator[Generator]:
 
 @asynccontextmanager
 async def twinspan(
-    directory: Path, upstream_port: int, collector_port: int, token: str, workers: int = 1
+    directory: Path,
+    upstream_port: int,
+    collector_port: int,
+    token: str,
+    workers: int = 1,
+    sections: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[tuple[int, int, int]]:
     """Runs the gateway as its users do, with a tenth of its traces sampled and exported; gives its process id and both ports.
+
+    Args:
+        directory: Where its configuration and its log are.
+        upstream_port: Where its provider listens.
+        collector_port: Where its traces go.
+        token: The administrator's token.
+        workers: How many processes serve.
+        sections: Further sections of the configuration.
 
     Raises:
         StartError: It did not come up.
@@ -112,6 +125,8 @@ async def twinspan(
         "providers": {"bench": {"base_url": f"http://127.0.0.1:{upstream_port}/v1", "api_key": "bench-upstream-key"}},
         "client_token": token,
         "debug": {"pprof_enabled": True},  # which costs nothing unless one is made
+        "files": {"dir": str(directory / "files")},
+        **(sections or {}),
     }
     path = directory / "twinspan.json"
     path.write_text(json.dumps(configuration))

@@ -4,7 +4,7 @@ Services bring callers and operations bring what is asked (`gateway.operations`)
 either than this.
 """
 
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from gateway.access.keys import Principal
 from gateway.attempt import Attempt
@@ -56,8 +56,29 @@ class Operation(Protocol[_A_co]):
     def session(self) -> bytes | None:
         """Returns what the conversation is known by: a digest of its beginning; None if it is none."""
 
+    def shorter(self) -> "Shorter[_A_co] | None":
+        """Returns how it can be asked again if it was too long; None if it cannot."""
+
     def attempt(self, target: Target, counts: AttemptCounts, span: AttemptSpan) -> _A_co:
         """Makes an attempt at a target."""
+
+
+class Shorter(Protocol[_A_co]):
+    """A request that was too long, and can be asked again once its older part is summarised."""
+
+    @property
+    def question(self) -> "Operation[Any]":
+        """What asks for the summary."""
+
+    async def read(self, attempt: Any) -> str:
+        """Returns the summary that the attempt at the question has answered.
+
+        Raises:
+            GatewayError: It broke off.
+        """
+
+    def with_summary(self, summary: str) -> "Operation[_A_co]":
+        """Returns the request with a summary in place of what it is of."""
 
 
 class Caller(Protocol):

@@ -165,6 +165,8 @@ def _provider(
             idle=configured.stream_idle_timeout_seconds or governance.stream_idle_timeout_seconds,
             total=total,
         ),
+        thinking_idle_seconds=configured.stream_idle_timeout_seconds
+        or max(governance.stream_idle_timeout_seconds, governance.thinking_stream_idle_timeout_seconds),
         request_seconds=max(total, governance.upstream_timeout_seconds),
         retryable_status_codes=frozenset(governance.retryable_status_codes if retryable is None else retryable),
         stream_options="stream_options" in capabilities,
@@ -174,6 +176,7 @@ def _provider(
         if local and local.embedding_models
         else tuple(capabilities),
         rerank_style=configured.rerank_style or vendor.rerank_style,
+        host=URL(url).authority,
         allowance=UNLIMITED
         if local
         else Allowance.of(
@@ -246,6 +249,7 @@ def _rules(config: Config) -> Rules:
         max_cost_usd=governance.max_cost_per_request,
         skips_too_long=context.auto_context_skip,
         reorders_by_latency=context.auto_reorder_by_latency,
+        retries_too_long=governance.auto_retry_on_context_limit,
     )
 
 

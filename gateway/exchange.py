@@ -16,11 +16,11 @@ import random
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from twinspan.v1.errors_pb2 import ErrorKind
 
-from gateway.asking import Caller, Operation
+from gateway.asking import Caller, Operation, Shorter
 from gateway.attempt import Attempt
 from gateway.availability import through_account
 from gateway.errors import GatewayError
@@ -103,7 +103,15 @@ class Exchange:
                 operation.instruct(route.agent)
             plan = self._planner.plan(route, catalogue.rules, operation, means.clock())
             pursuit = Pursuit(means, operation, caller, route, plan, span, seconds)
-            made = await pursuit.run()
+            try:
+                made = await pursuit.run()
+            except GatewayError as error:
+                shorter = operation.shorter() if catalogue.rules.retries_too_long and pursuit.too_long else None
+                if shorter is None:
+                    raise
+                operation = await self._summarised(shorter, pursuit, caller, route, plan, span, seconds, error)
+                pursuit = Pursuit(means, operation, caller, route, plan, span, seconds, pursuit)
+                made = await pursuit.run()
         except BaseException as error:
             usd = pursuit.bill.usd if pursuit is not None else None
             means.limiter.settle(admission, 0, usd or 0.0)
@@ -113,6 +121,38 @@ class Exchange:
         if route.agent is not None and route.agent.shadow is not None:
             self._shadows.cast(operation, route.agent.shadow, caller, seconds)
         return Answer(made, pursuit, means, span, admission)
+
+    async def _summarised(
+        self,
+        shorter: Shorter[_A],
+        before: Pursuit[_A],
+        caller: Caller,
+        route: Route,
+        plan: Plan,
+        span: OperationSpan,
+        seconds: float,
+        error: GatewayError,
+    ) -> Operation[_A]:
+        """Has the older part of a conversation summarised by whoever is asked, and returns the request with the summary in it.
+
+        Raises:
+            GatewayError: There is no summary, so `error` stays what it was.
+        """
+        asking: Pursuit[Any] = Pursuit(self._means, shorter.question, caller, route, plan, span, seconds, before)
+        try:
+            made = await asking.run()
+            try:
+                summary = await shorter.read(made.attempt)
+            except BaseException as fault:
+                asking.end(made, fault)
+                raise
+            asking.end(made, None)
+        except GatewayError:
+            raise error from None
+        finally:
+            before.made = asking.made
+        self._means.recorder.summarised()
+        return shorter.with_summary(summary)
 
     def _note_session(self, route: Route, plan: Plan, made: Made[_A]) -> None:
         """Has a conversation stay where it was answered."""

@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from twinspan.v1.errors_pb2 import ErrorKind
@@ -107,10 +107,19 @@ class Pursuit(Generic[_A]):
     Attributes:
         bill: What they have cost so far.
         made: How many there were.
+        deadline: When the request's time is over, on the pursuit's clock.
     """
 
     def __init__(
-        self, means: Means, operation: Operation[_A], caller: Caller, route: Route, plan: Plan, span: OperationSpan, seconds: float
+        self,
+        means: Means,
+        operation: Operation[_A],
+        caller: Caller,
+        route: Route,
+        plan: Plan,
+        span: OperationSpan,
+        seconds: float,
+        after: "Pursuit[Any] | None" = None,
     ) -> None:
         """Takes what is asked, who asks, and who may answer.
 
@@ -122,9 +131,10 @@ class Pursuit(Generic[_A]):
             plan: Which targets are tried, and in which order.
             span: The span under which attempts stand.
             seconds: How long all of it may take.
+            after: The pursuit that came before it for the same request: it goes on with its bill, its time and its numbers.
         """
-        self.bill = Bill()
-        self.made = 0
+        self.bill: Bill = Bill() if after is None else after.bill
+        self.made: int = 0 if after is None else after.made
         self._means = means
         self._operation = operation
         self._caller = caller
@@ -132,9 +142,14 @@ class Pursuit(Generic[_A]):
         self._plan = plan
         self._span = span
         self._seconds = seconds
-        self._deadline = means.clock() + seconds
+        self.deadline: float = means.clock() + seconds if after is None else after.deadline
         self._failed: list[Failed] = []
         self._skipped: list[LeftOut] = []
+
+    @property
+    def too_long(self) -> bool:
+        """Whether it has failed since the request is too long for every target."""
+        return bool(self._failed) and all(one.error.kind == ErrorKind.ERROR_KIND_CONTEXT_EXCEEDED for one in self._failed)
 
     async def run(self) -> Made[_A]:
         """Makes attempts, and returns the one that begins to answer. Whoever gets it must settle it, by `end`.
@@ -149,7 +164,7 @@ class Pursuit(Generic[_A]):
             raise nothing_to_try(self._route, self._plan)
         tries = means.availability.tries(self._tries(), self._failed)
         for target, pause, again in tries:
-            if pause >= self._deadline - means.clock():
+            if pause >= self.deadline - means.clock():
                 continue  # the pause would outlast the request; another target may not need one
             if self._failed:
                 means.recorder.retried()
@@ -246,7 +261,7 @@ class Pursuit(Generic[_A]):
             GatewayError: No other may.
         """
         means, attempt = self._means, made.attempt
-        left, own = self._deadline - means.clock(), attempt.target.provider.timeouts.total
+        left, own = self.deadline - means.clock(), attempt.target.provider.timeouts.total
         made.cut_short = left < own - _TIMER_SLACK_SECONDS
         try:
             await attempt.open(means.sender, min(left, own))
@@ -327,7 +342,7 @@ class Pursuit(Generic[_A]):
 
     def _is_out_of_time(self, error: GatewayError) -> bool:
         """Tells whether the request's time is over, and an attempt failed by that."""
-        remaining = self._deadline - self._means.clock()
+        remaining = self.deadline - self._means.clock()
         return error.kind == ErrorKind.ERROR_KIND_PROVIDER_TIMEOUT and remaining < _TIMER_SLACK_SECONDS
 
     def _blames_target(self, made: Made[_A], error: GatewayError) -> bool:

@@ -71,16 +71,16 @@ class GovernanceConfig(Section):
     """Statuses of a provider after which another attempt may help."""
     empty_stream_as_error: bool = True
     """Whether a stream without any output counts as a failure."""
-    auto_retry_on_context_limit: Annotated[bool, LATER] = False
-    """Whether a conversation that is too long is summarised and sent again."""
+    auto_retry_on_context_limit: bool = False
+    """Whether a chat that is too long for every target is asked again with its older part summarised."""
     upstream_timeout_seconds: Seconds = 300
     """Longest time of a whole request, all attempts together; longer only if one attempt may be."""
     first_token_timeout_seconds: Seconds = 60
     """Longest time to the first token."""
     stream_idle_timeout_seconds: Seconds = 300
     """Longest silence of a provider in a stream."""
-    thinking_stream_idle_timeout_seconds: Annotated[Seconds, LATER] = 600
-    """The same while the model reasons."""
+    thinking_stream_idle_timeout_seconds: Seconds = 600
+    """The same for models that can reason, if that is longer."""
 
 
 class AccountConfig(Section):

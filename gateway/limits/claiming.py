@@ -1,11 +1,10 @@
 """What a request claims of somebody's limits, and what is said if there is not enough. Pure: the time is passed in."""
 
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import ceil
-from typing import Final
+from typing import Final, TypeVar
 
+from msgspec import Struct
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.errors import GatewayError
@@ -21,12 +20,13 @@ _SAYS: Final = {
     PLACES: "requests at a time",
 }
 _LEASE_SLACK_SECONDS: Final = 60.0
+T = TypeVar("T")
+
 BUSY_SECONDS: Final = 1.0
 """When to come again where nobody can say when a place is given back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(Struct, frozen=True):
     """One claim of a request.
 
     Attributes:
@@ -58,40 +58,67 @@ class Claimed:
                 return None if tokens is None or self.of == REQUESTS else Settlement(claim, tokens)
 
 
-def claims_of(
-    scope: Scope, size: Callable[[], Size], reserve_usd: Callable[[], float], seconds: float, now: float
-) -> list[Claimed]:
-    """Returns what a request claims.
+class Claiming:
+    """What requests claim of one scope, as far as that is the same for all of them."""
 
-    Args:
-        scope: Of whom.
-        size: Returns how many tokens it may take.
-        reserve_usd: Returns what it may cost.
-        seconds: How long it may take at most.
-        now: The time, in seconds since 1970.
-    """
-    allowance, whose = scope.allowance, f"{scope.kind}:{scope.name}"
-    claims: list[Claimed] = []
-    if allowance.rpm:
-        claims.append(Claimed(scope, REQUESTS, Rate(f"rpm:{whose}", allowance.rpm)))
-    if allowance.tpm:
-        claims.append(Claimed(scope, TOKENS, Rate(f"tpm:{whose}", allowance.tpm, size().total)))
-    lease_seconds = seconds + _LEASE_SLACK_SECONDS
-    if allowance.max_parallel:
-        place = Place(f"parallel:{whose}", allowance.max_parallel, secrets.token_hex(8), lease_seconds)
-        claims.append(Claimed(scope, PLACES, place))
-    if allowance.budget_usd is not None:
-        period = period_of(allowance.budget_period, now)
-        amount = Amount(
-            f"budget:{whose}:{period.name}",
-            micro(allowance.budget_usd),
-            micro(reserve_usd()),
-            secrets.token_hex(8),
-            lease_seconds,
-            period.keep_seconds(now),
-        )
-        claims.append(Claimed(scope, BUDGET, amount, period.wait_seconds(now)))
-    return claims
+    __slots__ = ("_requests", "allowance", "scope")
+
+    def __init__(self, scope: Scope) -> None:
+        """Takes a scope."""
+        self.scope = scope
+        self.allowance = allowance = scope.allowance
+        self._requests = Claimed(scope, REQUESTS, Rate(f"rpm:{scope.id}", allowance.rpm)) if allowance.rpm else None
+
+    def add(
+        self,
+        claims: list[Claimed],
+        size: Callable[[], Size],
+        reserve_usd: Callable[[], float],
+        seconds: float,
+        now: float,
+        holder: str,
+    ) -> None:
+        """Adds what a request claims.
+
+        Args:
+            claims: What it claims.
+            size: Returns how many tokens it may take.
+            reserve_usd: Returns what it may cost.
+            seconds: How long it may take at most.
+            now: The time, in seconds since 1970.
+            holder: Who claims: an id that no other request has, of this process or of another.
+        """
+        scope, allowance = self.scope, self.allowance
+        if self._requests is not None:
+            claims.append(self._requests)
+        if allowance.tpm:
+            claims.append(Claimed(scope, TOKENS, Rate(f"tpm:{scope.id}", allowance.tpm, size().total)))
+        lease_seconds = seconds + _LEASE_SLACK_SECONDS
+        if allowance.max_parallel:
+            claims.append(Claimed(scope, PLACES, Place(f"parallel:{scope.id}", allowance.max_parallel, holder, lease_seconds)))
+        if allowance.budget_usd is not None:
+            period = period_of(allowance.budget_period, now)
+            amount = Amount(
+                f"budget:{scope.id}:{period.name}",
+                micro(allowance.budget_usd),
+                micro(reserve_usd()),
+                holder,
+                lease_seconds,
+                period.keep_seconds(now),
+            )
+            claims.append(Claimed(scope, BUDGET, amount, period.wait_seconds(now)))
+
+
+def once(ask: Callable[[], T]) -> Callable[[], T]:
+    """Returns what asks once, and tells the same again however often it is asked."""
+    known: list[T] = []
+
+    def told() -> T:
+        if not known:
+            known.append(ask())
+        return known[0]
+
+    return told
 
 
 def micro(usd: float) -> int:

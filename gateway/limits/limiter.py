@@ -8,14 +8,16 @@ may be shared with other processes. If it cannot be reached, the configuration s
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from msgspec.structs import replace
 from twinspan.v1.errors_pb2 import ErrorKind
 
 from gateway.errors import GatewayError
-from gateway.limits.claiming import BUDGET, BUSY_SECONDS, Claimed, claims_of, micro, refusal
+from gateway.limits.claiming import BUDGET, BUSY_SECONDS, Claimed, Claiming, micro, once, refusal
 from gateway.limits.estimate import Size
 from gateway.limits.scopes import HOST, Scope
 from gateway.limits.spending import Spending
@@ -26,6 +28,7 @@ from gateway.telemetry.recorder import Recorder
 
 _log = logging.getLogger(__name__)
 _COMPLAINT_SECONDS = 10.0
+_MOST_SCOPES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,12 @@ class Limiter:
         self._fails_open = fails_open
         self._spending = spending
         self._clock = clock
-        self._settling: set[asyncio.Task[None]] = set()
+        self._unsettled: list[Settlement] = []
+        self._settling: asyncio.Task[None] | None = None
         self._complained_at = 0.0
+        self._process = secrets.token_hex(8)
+        self._requests = 0
+        self._claiming: dict[tuple[str, str], Claiming] = {}
         self.hosts_left: dict[tuple[str, str], int] = {}
 
     async def admit(
@@ -98,13 +105,12 @@ class Limiter:
         """
         if not scopes:
             return None
-        now = self._clock()
-        claims = [claim for scope in scopes for claim in claims_of(scope, size, reserve_usd, seconds, now)]
+        now, holder, size, reserve_usd = self._clock(), self._holder(), once(size), once(reserve_usd)
+        claims = self._claims(scopes, size, reserve_usd, seconds, now, holder)
         verdict = await self._claim(claims) if claims else None
         if verdict is None:
             return None
-        for claimed, left in zip(claims, verdict.left, strict=True):
-            _tell(answer, claimed, left)
+        _tell(answer, claims, verdict.left)
         if verdict.refused is None:
             return Admission(claims)
         raise self._refused(claims, verdict)
@@ -118,7 +124,7 @@ class Limiter:
             GatewayError: OVERLOADED if the store cannot be reached and that lets nothing through.
         """
         scope = Scope(HOST, provider.host, provider.allowance)
-        claims = claims_of(scope, size, lambda: 0.0, seconds, self._clock())
+        claims = self._claims([scope], size, _nothing, seconds, self._clock(), self._holder())
         verdict = await self._claim(claims) if claims else None
         if verdict is None:
             return None, None
@@ -134,8 +140,7 @@ class Limiter:
         Raises:
             StoreError: The store cannot be reached.
         """
-        nothing = Size(0)
-        claims = [claim for scope in scopes for claim in claims_of(scope, lambda: nothing, lambda: 0.0, 0.0, self._clock())]
+        claims = self._claims(scopes, lambda: Size(0), _nothing, 0.0, self._clock(), "")
         if not claims:
             return []
         await self._make_known(claims)
@@ -156,7 +161,7 @@ class Limiter:
         Raises:
             StoreError: The store cannot be reached.
         """
-        claims = [claim for scope in scopes for claim in claims_of(scope, size, reserve_usd, seconds, self._clock())]
+        claims = self._claims(scopes, size, reserve_usd, seconds, self._clock(), "")
         if not claims:
             return None
         await self._make_known(claims)
@@ -175,16 +180,45 @@ class Limiter:
             return
         micro_usd = None if usd is None else micro(usd)
         settlements = [one for claimed in admission.claims if (one := claimed.settlement(tokens, micro_usd)) is not None]
-        if settlements:
-            task = asyncio.create_task(self._settle(settlements))
-            self._settling.add(task)
-            task.add_done_callback(self._settling.discard)
+        if self._spending is not None:
+            for one in settlements:
+                if one.used and isinstance(one.claim, Amount):
+                    self._spending.spent(one.claim, one.used)
+        if self._store.settle_at_once(settlements):
+            return
+        self._unsettled += settlements
+        if self._unsettled and (self._settling is None or self._settling.done()):
+            self._settling = asyncio.create_task(self._settle())
 
     async def close(self) -> None:
         """Waits until everything is settled."""
-        await asyncio.gather(*self._settling, return_exceptions=True)
+        if self._settling is not None:
+            await self._settling
         if self._spending is not None:
             await self._spending.close()
+
+    def _claims(
+        self,
+        scopes: Sequence[Scope],
+        size: Callable[[], Size],
+        reserve_usd: Callable[[], float],
+        seconds: float,
+        now: float,
+        holder: str,
+    ) -> list[Claimed]:
+        claims: list[Claimed] = []
+        for scope in scopes:
+            known = self._claiming.get((scope.kind, scope.name))
+            if known is None or known.allowance is not scope.allowance:
+                if len(self._claiming) >= _MOST_SCOPES:
+                    self._claiming.clear()
+                known = self._claiming[scope.kind, scope.name] = Claiming(scope)
+            known.add(claims, size, reserve_usd, seconds, now, holder)
+        return claims
+
+    def _holder(self) -> str:
+        self._requests += 1
+        return f"{self._process}{self._requests:x}"
 
     async def _claim(self, claims: Sequence[Claimed]) -> Verdict | None:
         """Returns what came of claims; None if the store cannot be reached, and that lets requests in."""
@@ -220,15 +254,14 @@ class Limiter:
             self._recorder.rate_limited(claimed.scope.kind, claimed.of)
         return refusal(claimed, verdict, verdict.left[verdict.refused])
 
-    async def _settle(self, settlements: Sequence[Settlement]) -> None:
-        if self._spending is not None:
-            for one in settlements:
-                if isinstance(one.claim, Amount) and one.used:
-                    self._spending.spent(one.claim, one.used)
-        try:
-            await self._store.settle(settlements)
-        except StoreError as error:
-            self._complain(error)  # places lapse with their leases
+    async def _settle(self) -> None:
+        """Settles all that has gathered, together."""
+        while self._unsettled:
+            settlements, self._unsettled = self._unsettled, []
+            try:
+                await self._store.settle(settlements)
+            except StoreError as error:
+                self._complain(error)  # places lapse with their leases
 
     def _complain(self, error: StoreError) -> None:
         self._recorder.store_failed()
@@ -244,14 +277,18 @@ def _for_nothing(claim: Claim) -> Claim:
     return replace(claim, cost=0) if isinstance(claim, Rate) else claim
 
 
-def _tell(answer: dict[str, str], claimed: Claimed, left: Left) -> None:
+def _nothing() -> float:
+    return 0.0
+
+
+def _tell(answer: dict[str, str], claims: Sequence[Claimed], lefts: Sequence[Left]) -> None:
     """Adds what OpenAI's clients read, of whoever has least left: https://platform.openai.com/docs/guides/rate-limits."""
-    claim, of = claimed.claim, claimed.of
-    if not isinstance(claim, Rate):
-        return
-    remaining = f"x-ratelimit-remaining-{of}"
-    if remaining in answer and int(answer[remaining]) <= left.left:
-        return
-    answer[f"x-ratelimit-limit-{of}"] = str(claim.limit)
-    answer[remaining] = str(left.left)
-    answer[f"x-ratelimit-reset-{of}"] = f"{left.full_seconds:.3f}s"
+    least: dict[str, tuple[Rate, Left]] = {}
+    for claimed, left in zip(claims, lefts, strict=True):
+        claim = claimed.claim
+        if isinstance(claim, Rate) and (claimed.of not in least or left.left < least[claimed.of][1].left):
+            least[claimed.of] = (claim, left)
+    for of, (claim, left) in least.items():
+        answer[f"x-ratelimit-limit-{of}"] = str(claim.limit)
+        answer[f"x-ratelimit-remaining-{of}"] = str(left.left)
+        answer[f"x-ratelimit-reset-{of}"] = f"{left.full_seconds:.3f}s"

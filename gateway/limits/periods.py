@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 _DAY: Final = timedelta(days=1)
+_DAY_SECONDS: Final = 86_400
 _SLACK_SECONDS: Final = 86_400.0
 """Requests that began in a period may end after it."""
 
@@ -39,7 +41,13 @@ def period_of(kind: str, now: float) -> Period:
         kind: `day`, `week` (from Monday), `month`, or `total` for all time.
         now: The time, in seconds since 1970.
     """
-    day = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return _period_of_day(kind, int(now // _DAY_SECONDS))
+
+
+@lru_cache(maxsize=64)
+def _period_of_day(kind: str, number: int) -> Period:
+    """Returns the period in which a day is, by its number since 1970: since each begins at a midnight."""
+    day = datetime.fromtimestamp(number * _DAY_SECONDS, UTC)
     match kind:
         case "day":
             return Period(f"{day:%Y-%m-%d}", (day + _DAY).timestamp())

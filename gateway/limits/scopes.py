@@ -1,7 +1,9 @@
 """Whose limits a request must meet: its key's, those of the key's team, and those of the agent that it asks. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cached_property
+
+from msgspec import Struct
 
 from gateway.access.keys import UNLIMITED, Allowance, Principal
 from gateway.routing.catalogue import Agent
@@ -9,8 +11,7 @@ from gateway.routing.catalogue import Agent
 KEY, TEAM, AGENT, HOST = "key", "team", "agent", "host"
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Struct, frozen=True, dict=True):
     """Somebody who has limits.
 
     Attributes:
@@ -22,6 +23,11 @@ class Scope:
     kind: str
     name: str
     allowance: Allowance
+
+    @cached_property
+    def id(self) -> str:
+        """What tells them apart from all others."""
+        return f"{self.kind}:{self.name}"
 
 
 def scopes_of(principal: Principal | None, agent: Agent | None) -> Sequence[Scope]:

@@ -1,11 +1,12 @@
 """What was spent of budgets, on disk, for stores that forget it when their process ends.
 
-It is written behind, all that has gathered in one transaction, and the next as soon as that is on disk: a process that is killed
-loses what was settled in the last few milliseconds. Several processes of one gateway may share it, since each adds what it has
+It is written behind, all that has gathered in one transaction, twice a second: a process that is killed loses what was
+settled in that time. Several processes of one gateway may share it, since each adds what it has
 spent. Above is the limiter, which tells a store what was spent before it was started.
 """
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 import time
@@ -21,6 +22,7 @@ _log = logging.getLogger(__name__)
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS spending (budget TEXT PRIMARY KEY, spent INTEGER NOT NULL, keep_until REAL NOT NULL) WITHOUT ROWID;
 """
+_WRITE_SECONDS: Final = 0.5
 _KNOWN_LIMIT: Final = 10_000
 
 
@@ -40,6 +42,7 @@ class Spending:
         self._opening = asyncio.Lock()
         self._known: set[str] = set()
         self._pending: dict[str, tuple[int, float]] = {}
+        self._closing = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
 
     async def news_of(self, budget: str) -> int:
@@ -69,15 +72,23 @@ class Spending:
         before, _ = self._pending.get(claim.key, (0, 0.0))
         self._pending[claim.key] = (before + amount, self._clock() + claim.keep_seconds)
         if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write())
+            self._writer = asyncio.create_task(self._write_soon())
 
     async def close(self) -> None:
         """Writes what is left, and closes the ledger."""
         if self._writer is not None:
+            self._closing.set()
             await self._writer
+        await self._write()
         if self._database is not None:
             await self._database.close()
             self._database = None
+
+    async def _write_soon(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_WRITE_SECONDS):
+                await self._closing.wait()
+        await self._write()
 
     async def _write(self) -> None:
         while self._pending:

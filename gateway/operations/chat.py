@@ -16,6 +16,7 @@ from gateway.exchange import Exchange
 from gateway.limits.estimate import Size, roughly_tokens
 from gateway.operations.chat_request import beginning_of, check, instruct
 from gateway.operations.fold import Fold
+from gateway.operations.shortening import Shortening, shortening_of
 from gateway.providers.openai import chunks, request
 from gateway.providers.provider import Provider
 from gateway.providers.sender import OutboundRequest, Sender, Timeouts, UpstreamResponse
@@ -80,9 +81,39 @@ class Chat:
         """See `Operation.session`."""
         return beginning_of(self._request)
 
+    def shorter(self) -> "ShorterChat | None":
+        """See `Operation.shorter`."""
+        shortening = shortening_of(self._request)
+        return None if shortening is None else ShorterChat(shortening, self._form)
+
     def attempt(self, target: Target, counts: AttemptCounts, span: AttemptSpan) -> "ChatAttempt":
         """See `Operation.attempt`."""
         return ChatAttempt(target, counts, span, self._request, self._form)
+
+
+class ShorterChat:
+    """A chat whose older part is to be summarised: see `Shorter`."""
+
+    __slots__ = ("_form", "_shortening", "question")
+
+    def __init__(self, shortening: Shortening, form: Form) -> None:
+        """Takes what is to be summarised, and the form in which the chat is answered."""
+        self._shortening = shortening
+        self._form = form
+        self.question = Chat(shortening.question, Form.WHOLE)
+
+    async def read(self, attempt: "ChatAttempt") -> str:
+        """See `Shorter.read`."""
+        fold = Fold()
+        fold.add(attempt.first)
+        while (response := await attempt.next()) is not None:
+            fold.add(response)
+        choices = fold.result().choices
+        return choices[0].message.text if choices else ""
+
+    def with_summary(self, summary: str) -> Chat:
+        """See `Shorter.with_summary`."""
+        return Chat(self._shortening.with_summary(summary), self._form)
 
 
 async def complete(
@@ -148,7 +179,7 @@ class ChatAttempt(Attempt):
         stream = self._form is Form.STREAM
         limits = provider.timeouts
         if stream:
-            timeouts = Timeouts(limits.connect, limits.first_token, limits.idle, remaining_seconds)
+            timeouts = Timeouts(limits.connect, limits.first_token, self.target.idle_seconds, remaining_seconds)
         else:  # a whole answer comes when it is finished, and is silent until then
             timeouts = Timeouts(limits.connect, remaining_seconds, remaining_seconds, remaining_seconds)
         upstream = await self._send(

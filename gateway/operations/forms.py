@@ -190,6 +190,9 @@ class FormOperation:
         """See `Operation.session`: it is no conversation."""
         return None
 
+    def shorter(self) -> None:
+        """See `Operation.shorter`: it cannot be asked again."""
+
     def attempt(self, target: Target, counts: AttemptCounts, span: AttemptSpan) -> "FormAttempt":
         """See `Operation.attempt`."""
         return FormAttempt(target, counts, span, self.url(target.provider), self._form)

@@ -211,6 +211,9 @@ class JsonOperation:
         """See `Operation.session`: it is no conversation."""
         return None
 
+    def shorter(self) -> None:
+        """See `Operation.shorter`: it cannot be asked again."""
+
     def attempt(self, target: Target, counts: AttemptCounts, span: AttemptSpan) -> "JsonAttempt":
         """See `Operation.attempt`."""
         return JsonAttempt(target, counts, span, self._kind, self._fields)

@@ -183,7 +183,7 @@ class JsonStreamAttempt(JsonAttempt):
     def _outbound(self, asked: Any, remaining_seconds: float) -> OutboundRequest:
         request = super()._outbound(asked, remaining_seconds)
         limits = self.target.provider.timeouts
-        request.timeouts = Timeouts(limits.connect, limits.first_token, limits.idle, remaining_seconds)
+        request.timeouts = Timeouts(limits.connect, limits.first_token, self.target.idle_seconds, remaining_seconds)
         return request
 
     def _read(self, payload: bytes, events: list[events_pb2.JsonEvent]) -> None:

@@ -31,6 +31,7 @@ class Provider:
         accounts: The provider as it is asked through each of its accounts, if it has several.
         models: The models it offers; None if it is taken to offer any.
         timeouts: How long each phase of an attempt may last, and the whole of it.
+        thinking_idle_seconds: How long a stream of a model that can reason may be silent.
         request_seconds: How long a request may last, all attempts together; at least as long as one attempt.
         retryable_status_codes: Statuses after which another attempt may help.
         stream_options: Whether it knows `stream_options`, with which a stream is asked for its usage.
@@ -40,6 +41,7 @@ class Provider:
         places: Where endpoints are that do not stand below `base_url`, by their paths.
         embedding_models: Those models that are known to embed and do nothing else.
         most_embedding_inputs: How many inputs it embeds at once; more are sent in pieces.
+        host: The host that answers, with its port if that is not the usual one: what limits are of.
         allowance: What its host may be asked for, by all keys together.
         rerank_style: In whose form it is asked to rerank: `cohere`, `jina` or `voyage`.
         secrets: Texts that must never appear in an error or a log.
@@ -61,6 +63,7 @@ class Provider:
     embedding_models: frozenset[str] = frozenset()
     most_embedding_inputs: int = 2048
     rerank_style: str = "cohere"
+    host: str = ""
     allowance: Allowance = UNLIMITED
     found: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
@@ -72,16 +75,12 @@ class Provider:
     billing: Terms | None = None
     accounts: "tuple[Provider, ...]" = field(default=(), compare=False, repr=False)
     request_seconds: float = 300.0
+    thinking_idle_seconds: float = 600.0
 
     @property
     def listed(self) -> tuple[str, ...]:
         """The models that it is known by name to offer."""
         return self.models if self.models is not None else self.found or self.known
-
-    @property
-    def host(self) -> str:
-        """The host that answers, with its port if that is not the usual one: what limits are of."""
-        return self.chat_url.authority
 
     @property
     def limited(self) -> bool:

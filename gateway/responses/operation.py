@@ -185,6 +185,9 @@ class ResponsesOperation:
         said = self._past.history[0] if self._past.history else first
         return sha256(bytes(raw.get("instructions", NULL)) + b"\0" + said).digest()
 
+    def shorter(self) -> None:
+        """See `Operation.shorter`: a stored conversation is what it is."""
+
     def answered(self) -> Answered | None:
         """Returns what the request came to; None as long as it has not come to a response. Ask once the answer is left."""
         attempt = self._attempt

@@ -29,12 +29,22 @@ class Prices:
     cache_write: float | None = None
     tiers: "tuple[tuple[int, Prices], ...]" = ()
 
-    def cost(self, usage: Usage) -> float:
-        """Returns what a request cost, in US dollars. Cached tokens are a part of those read."""
+    def plain_cost(self, input_tokens: int, output_tokens: int) -> float:
+        """Returns what a request costs that reads and writes so many tokens and finds none in a cache, in US dollars."""
+        prices = self._of(input_tokens)
+        return (input_tokens * prices.input + output_tokens * prices.output) / _MILLION
+
+    def _of(self, input_tokens: int) -> "Prices":
+        """Returns the prices of a request that reads so many tokens."""
         prices = self
         for above, larger in self.tiers:
-            if usage.input_tokens > above:
+            if input_tokens > above:
                 prices = larger
+        return prices
+
+    def cost(self, usage: Usage) -> float:
+        """Returns what a request cost, in US dollars. Cached tokens are a part of those read."""
+        prices = self._of(usage.input_tokens)
         cached, written = usage.cached_input_tokens, usage.cache_creation_input_tokens
         plain = max(0, usage.input_tokens - cached - written)
         return (

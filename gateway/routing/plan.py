@@ -102,6 +102,10 @@ class Planner:
             now: The time.
             turn: How many requests the agent has had before; None if this one is to be counted.
         """
+        if len(route.targets) == 1 or (route.agent is not None and route.agent.strategy == "fallback"):
+            plan = self._at_once(route, rules, now)
+            if plan is not None:
+                return plan
         targets, left_out = route.targets, list[LeftOut]()
         for judge in self._judges(rules, asked):
             verdicts = [(target, judge(target, now)) for target in targets]
@@ -119,6 +123,18 @@ class Planner:
             closed = [target for target in targets if breakers[target.key].as_last_resort(now)]
             held = [one for one in held if one.target not in closed]
         return self._ordered(route, rules, asked, now, turn, closed, [*left_out, *held], last_resort=last_resort and bool(closed))
+
+    def _at_once(self, route: Route, rules: Rules, now: float) -> Plan | None:
+        """Returns the plan where there is nothing to look at, as mostly: all targets, as configured; None if there is something."""
+        if self.state.breakers or rules.skips_too_long or rules.max_cost_usd:
+            return None
+        unavailable = self.unavailable
+        if unavailable is not None and any(unavailable(target, now) for target in route.targets):
+            return None
+        if route.agent is not None and route.agent.strategy == "sticky":
+            return None
+        targets = route.targets if self.prefers is None else self.prefers(route.targets)
+        return Plan(targets, range(len(targets)))
 
     def _ordered(
         self,

@@ -47,6 +47,13 @@ class Target:
         return (self.agent, self.provider.name, self.model)
 
     @property
+    def idle_seconds(self) -> float:
+        """How long a stream of it may be silent: longer if the model is known to reason, which some providers do in silence."""
+        provider = self.provider
+        known = self.facts.capabilities
+        return provider.thinking_idle_seconds if known is not None and "reasoning" in known else provider.timeouts.idle
+
+    @property
     def context_window(self) -> int | None:
         """Most tokens of a conversation; None if nobody says."""
         return self.facts.context_window if self.max_context is None else self.max_context
@@ -74,5 +81,9 @@ class Target:
 
     def estimated_usd(self, input_tokens: int, output_tokens: int) -> float | None:
         """Returns about what a request of this size will cost, in US dollars; None if the price is not known."""
-        output = output_tokens if self.max_output is None else min(output_tokens, self.max_output)
-        return self.cost_usd(Usage(input_tokens=input_tokens, output_tokens=output))
+        if self.costs_nothing:
+            return 0.0
+        prices = self.facts.prices
+        if prices is None:
+            return None
+        return prices.plain_cost(input_tokens, output_tokens if self.max_output is None else min(output_tokens, self.max_output))

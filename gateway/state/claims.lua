@@ -1,23 +1,23 @@
 -- Meets all of the claims or none, or settles them: what gateway/state/memory.py does, in one round trip, by the server's clock.
 --
--- KEYS: one a claim. ARGV: the mode (claim, left or settle), then seven values a claim:
---   kind (rate, place or amount), limit, cost, period or lease in microseconds, holder, how long to keep in milliseconds, used
--- Claims answer {refused, wait in microseconds, left, full in microseconds, left, full, ...}; refused counts from 1, 0 means that all
--- were met.
+-- KEYS: those that are claimed. ARGV: what several requests ask, as msgpack: {mode, claims} of each, the mode claim, left, settle or
+-- seed; each claim as {number of its key, kind (rate, place or amount), limit, cost, period or lease in microseconds, holder, how long
+-- to keep in milliseconds, used}. One after the other is answered, as if each had come by itself.
+-- Answers, as msgpack, {refused, wait in microseconds, left, full in microseconds, left, full, ...} of each; refused counts from 1, 0
+-- means that all were met.
 
-local mode = ARGV[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
+local mode
 
 local function whole(number)
     return string.format('%.0f', number)
 end
 
-local function claim_of(index)
-    local at = 2 + (index - 1) * 7
+local function claim_of(values)
     return {
-        key = KEYS[index], kind = ARGV[at], limit = tonumber(ARGV[at + 1]), cost = tonumber(ARGV[at + 2]),
-        span = tonumber(ARGV[at + 3]), holder = ARGV[at + 4], keep = tonumber(ARGV[at + 5]), used = tonumber(ARGV[at + 6]),
+        key = KEYS[values[1]], kind = values[2], limit = values[3], cost = values[4], span = values[5], holder = values[6],
+        keep = values[7], used = values[8],
     }
 end
 
@@ -129,41 +129,50 @@ local function settle(claim)
     end
 end
 
-if mode == 'seed' then
-    for index = 1, #KEYS do
-        local claim = claim_of(index)
-        if redis.call('HEXISTS', claim.key, 'spent') == 0 then
-            redis.call('HSET', claim.key, 'spent', whole(claim.used))
-            keep(claim)
-        end
-    end
-    return {0, 0}
-end
-
-if mode == 'settle' then
-    for index = 1, #KEYS do settle(claim_of(index)) end
-    return {0, 0}
-end
-
-local answer = {0, 0}
-local claims, states = {}, {}
-for index = 1, #KEYS do
-    claims[index] = claim_of(index)
-    local left, full, state = look(claims[index])
-    states[index] = state
-    answer[1 + 2 * index] = left
-    answer[2 + 2 * index] = full
-    local wait = unmet(claims[index], state)
-    if wait and answer[1] == 0 then
-        answer[1] = index
-        answer[2] = math.max(0, wait)
+local function seed(claim)
+    if redis.call('HEXISTS', claim.key, 'spent') == 0 then
+        redis.call('HSET', claim.key, 'spent', whole(claim.used))
+        keep(claim)
     end
 end
-if answer[1] == 0 then
-    for index = 1, #KEYS do
-        local left, full = meet(claims[index], states[index])
+
+local function judge(claims)
+    local answer, states = {0, 0}, {}
+    for index, claim in ipairs(claims) do
+        local left, full, state = look(claim)
+        states[index] = state
         answer[1 + 2 * index] = left
         answer[2 + 2 * index] = full
+        local wait = unmet(claim, state)
+        if wait and answer[1] == 0 then
+            answer[1] = index
+            answer[2] = math.max(0, wait)
+        end
+    end
+    if answer[1] == 0 then
+        for index, claim in ipairs(claims) do
+            local left, full = meet(claim, states[index])
+            answer[1 + 2 * index] = left
+            answer[2 + 2 * index] = full
+        end
+    end
+    return answer
+end
+
+local answers = {}
+for number, group in ipairs(cmsgpack.unpack(ARGV[1])) do
+    mode = group[1]
+    local claims = {}
+    for index, values in ipairs(group[2]) do
+        claims[index] = claim_of(values)
+    end
+    if mode == 'settle' or mode == 'seed' then
+        for _, claim in ipairs(claims) do
+            if mode == 'settle' then settle(claim) else seed(claim) end
+        end
+        answers[number] = {0, 0}
+    else
+        answers[number] = judge(claims)
     end
 end
-return answer
+return cmsgpack.pack(answers)

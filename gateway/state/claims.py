@@ -6,16 +6,16 @@ dollar. Pure.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, TypeAlias
+
+from msgspec import Struct
 
 MINUTE_SECONDS: Final = 60
 MICRO: Final = 1_000_000
 """Millionths of a dollar in one, and of a second."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(Struct, frozen=True, gc=False):
     """So much of a rate: a bucket that is refilled evenly (GCRA), and full when nothing was taken for a period.
 
     A claim that is larger than the bucket is taken for as large as the bucket is, or it could never be met.
@@ -33,8 +33,7 @@ class Rate:
     period_seconds: int = MINUTE_SECONDS
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True, gc=False):
     """A place among those that may be under way at once. It is given back when it is settled, or when its lease ends.
 
     Attributes:
@@ -50,8 +49,7 @@ class Place:
     lease_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(Struct, frozen=True, gc=False):
     """So much of a budget. It is reserved until it is settled, or until its lease ends.
 
     Attributes:
@@ -74,8 +72,7 @@ class Amount:
 Claim: TypeAlias = Rate | Place | Amount
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
+class Left(Struct, frozen=True, gc=False):
     """What is left of what was claimed.
 
     Attributes:
@@ -87,8 +84,7 @@ class Left:
     full_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What came of claims.
 
     Attributes:
@@ -102,8 +98,7 @@ class Verdict:
     retry_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(Struct, frozen=True):
     """What a claim came to.
 
     Attributes:

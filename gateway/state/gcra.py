@@ -4,13 +4,12 @@ Source: ITU-T I.371, annex A. The bucket is full when that time is not ahead of 
 `gateway/state/claims.lua` says the same to a Valkey server; both pass one suite.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from gateway.state.claims import MICRO, Rate
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True, gc=False):
     """What a claim does to a bucket.
 
     Attributes:
@@ -34,13 +33,14 @@ def take(arrival: int, now: int, rate: Rate) -> Outcome:
         now: The time, in microseconds on the same clock.
         rate: The claim.
     """
+    limit = rate.limit
     period = rate.period_seconds * MICRO
-    start = max(arrival, now)
-    end = start + min(rate.cost, rate.limit) * period // rate.limit
-    wait = end - now - period
-    if wait > 0:
-        return Outcome(arrival, wait, left(arrival, now, rate), start - now)
-    return Outcome(end, 0, left(end, now, rate), end - now)
+    start = max(now, arrival)
+    end = start + (min(limit, rate.cost)) * period // limit
+    ahead = end - now
+    if ahead > period:
+        return Outcome(arrival, ahead - period, left(arrival, now, rate), start - now)
+    return Outcome(end, 0, (period - ahead) * limit // period, ahead)
 
 
 def give(arrival: int, now: int, rate: Rate, used: int) -> int:

@@ -1,8 +1,8 @@
 """A store that takes rates ahead of their use, so that a key that asks very often does not cost a round trip each time.
 
-    claim of a rate    met from what was taken ahead; when that is used up, a block is taken in one round trip
+    claim of rates     met from what was taken ahead; when that is used up, a block is taken in one round trip
     settlement         goes to what is left of the block
-    all else           goes to the store below, in the same round trip as what has to be taken
+    all else           goes to the store below, and rates with it that are claimed together with a place or a budget
 
 Nothing is let in that was not taken from the shared bucket before. But what a process took a moment ago it may use a moment later,
 when the bucket has filled again: in any minute, each process may let in as many requests more than the limit as a block holds. What
@@ -13,8 +13,10 @@ share.
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from msgspec.structs import replace
 
 from gateway.state.claims import Amount, Claim, Left, Rate, Settlement, Verdict
 from gateway.state.store import Store, StoreError
@@ -78,6 +80,8 @@ class LeasingStore:
 
     async def claim(self, claims: Sequence[Claim]) -> Verdict:
         """See `Store.claim`: a round trip is made only for what was not taken ahead."""
+        if not all(isinstance(claim, Rate) for claim in claims):
+            return await self._store.claim(claims)  # which costs a round trip in any case
         left: dict[int, Left] = {}
         self._use(claims, left)
         short = next((claim.key for position, claim in enumerate(claims) if position not in left and isinstance(claim, Rate)), None)
@@ -114,6 +118,10 @@ class LeasingStore:
     async def seed(self, claim: Amount, spent: int) -> None:
         """See `Store.seed`."""
         await self._store.seed(claim, spent)
+
+    def settle_at_once(self, settlements: Sequence[Settlement]) -> bool:  # noqa: ARG002 (it takes a round trip)
+        """See `Store.settle_at_once`."""
+        return False
 
     async def get(self, key: str) -> bytes | None:
         """See `Store.get`."""
@@ -162,8 +170,6 @@ class LeasingStore:
             if verdict.refused is None:
                 self._take(claims, rest, wanted, verdict, left)
                 return Verdict([left[position] for position in range(len(claims))])
-            if not isinstance(wanted[verdict.refused], Rate):
-                break
         self._unuse(claims, left)
         left |= dict(zip(rest, verdict.left, strict=True))
         assert verdict.refused is not None  # noqa: S101 (for the type checker)

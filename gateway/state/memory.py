@@ -53,12 +53,30 @@ class MemoryStore:
     async def claim(self, claims: Sequence[Claim]) -> Verdict:
         """See `Store.claim`."""
         now = self._clock()
-        verdict = self._judge(claims, now)
-        if verdict.refused is None:
-            for claim in claims:
-                self._meet(claim, now)
-            self._sweep(now)
-        return verdict
+        micro = _micro(now)
+        left: list[Left] = []
+        arrivals: list[int] = []
+        # One pass for what is mostly all: that every claim can be met. Nothing is changed before that is known.
+        for claim in claims:
+            if isinstance(claim, Rate):
+                outcome = gcra.take(self._rates.get(claim.key, 0), micro, claim)
+                if outcome.wait:
+                    return self._judge(claims, now)
+                arrivals.append(outcome.arrival)
+                left.append(Left(outcome.left, outcome.full / MICRO))
+            else:
+                after, _ = self._look(claim, now)
+                if after is None:
+                    return self._judge(claims, now)
+                arrivals.append(0)
+                left.append(after)
+        for claim, arrival in zip(claims, arrivals, strict=True):
+            if isinstance(claim, Rate):
+                self._rates[claim.key] = arrival
+            else:
+                self._hold(claim, now)
+        self._sweep(now)
+        return Verdict(left)
 
     async def left(self, claims: Sequence[Claim]) -> Verdict:
         """See `Store.left`."""
@@ -66,6 +84,10 @@ class MemoryStore:
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """See `Store.settle`."""
+        self.settle_at_once(settlements)
+
+    def settle_at_once(self, settlements: Sequence[Settlement]) -> bool:
+        """See `Store.settle_at_once`."""
         now = self._clock()
         for settlement in settlements:
             claim = settlement.claim
@@ -81,6 +103,7 @@ class MemoryStore:
                     budget.reserved.give_back(claim.holder)
                     budget.spent += settlement.used
                     budget.keep_until = now + claim.keep_seconds
+        return True
 
     async def seed(self, claim: Amount, spent: int) -> None:
         """See `Store.seed`."""
@@ -166,16 +189,16 @@ class MemoryStore:
             budget = self._budgets[claim.key] = _Budget()
         return budget
 
-    def _meet(self, claim: Claim, now: float) -> None:
-        match claim:
-            case Rate():
-                self._rates[claim.key] = gcra.take(self._rates.get(claim.key, 0), _micro(now), claim).arrival
-            case Place():
-                self._places.setdefault(claim.key, Leases()).hold(claim.holder, 1, now + claim.lease_seconds)
-            case Amount():
-                budget = self._budget(claim, now)
-                budget.reserved.hold(claim.holder, claim.amount, now + claim.lease_seconds)
-                budget.keep_until = max(budget.keep_until, now + claim.keep_seconds)
+    def _hold(self, claim: Place | Amount, now: float) -> None:
+        if isinstance(claim, Place):
+            places = self._places.get(claim.key)
+            if places is None:
+                places = self._places[claim.key] = Leases()
+            places.hold(claim.holder, 1, now + claim.lease_seconds)
+            return
+        budget = self._budget(claim, now)
+        budget.reserved.hold(claim.holder, claim.amount, now + claim.lease_seconds)
+        budget.keep_until = max(budget.keep_until, now + claim.keep_seconds)
 
     def _sweep(self, now: float) -> None:
         """Drops what has no effect any more, each time that there is twice as much as a sweep has left."""

@@ -38,6 +38,9 @@ class Store(Protocol):
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Says what claims came to. A claim is settled once; what was not settled lapses with its lease, and a rate stays taken."""
 
+    def settle_at_once(self, settlements: Sequence[Settlement]) -> bool:
+        """Settles without waiting for anything, if this store can, and tells whether it did."""
+
     async def left(self, claims: Sequence[Claim]) -> Verdict:
         """Returns what `claim` would, and changes nothing."""
 

@@ -1,12 +1,17 @@
 """The store in a Valkey or Redis server, which any number of processes and machines share.
 
-Each method is one round trip: claims are a script that the server runs as a whole (`claims.lua`), by its own clock. The client's
-library is imported when the store is made, since a gateway without such a server needs none of it.
+Each method is one round trip: claims are a script that the server runs as a whole (`claims.lua`), by its own clock. What is asked
+while a round trip is under way shares the next one, so that many requests at once cost few of them. The client's library is
+imported when the store is made, since a gateway without such a server needs none of it.
 """
 
+import asyncio
 from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final, TypeVar
+
+import msgspec
 
 from gateway.state.claims import MICRO, Amount, Claim, Left, Place, Rate, Settlement, Verdict
 from gateway.state.store import StoreError
@@ -17,7 +22,30 @@ T = TypeVar("T")
 _PREFIX: Final = "{twinspan}:"
 _TIMEOUT_SECONDS: Final = 2.0
 _MOST_CONNECTIONS: Final = 64
+_MOST_AT_ONCE: Final = 128
+"""How many requests share a round trip at most: the server does nothing else meanwhile."""
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(list[list[int]])
 _ADD: Final = "local total = redis.call('INCRBY', KEYS[1], ARGV[1]) redis.call('PEXPIRE', KEYS[1], ARGV[2]) return total"
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What one request asks of the script."""
+
+    mode: str
+    claims: Sequence[Claim]
+    used: Sequence[int]
+    answer: "asyncio.Future[list[int]]"
+
+    @property
+    def what(self) -> tuple[Sequence[Claim], Sequence[int]]:
+        return self.claims, self.used
+
+    def fail(self, error: StoreError) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(StoreError(str(error)))
 
 
 class ValkeyStore:
@@ -47,6 +75,8 @@ class ValkeyStore:
         self._errors: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError)
         self._client: Any = Redis(connection_pool=pool)
         self._claims = self._client.register_script((files("gateway.state") / "claims.lua").read_text())
+        self._waiting: list[_Asked] = []
+        self._sending: asyncio.Task[None] | None = None
         self._add = self._client.register_script(_ADD)
 
     async def start(self) -> None:
@@ -54,6 +84,8 @@ class ValkeyStore:
 
     async def close(self) -> None:
         """See `Store.close`."""
+        if self._sending is not None:
+            await asyncio.gather(self._sending, return_exceptions=True)
         await self._client.aclose(close_connection_pool=True)
 
     async def ping(self) -> None:
@@ -77,6 +109,10 @@ class ValkeyStore:
     async def seed(self, claim: Amount, spent: int) -> None:
         """See `Store.seed`."""
         await self._run("seed", [claim], [spent])
+
+    def settle_at_once(self, settlements: Sequence[Settlement]) -> bool:  # noqa: ARG002 (it takes a round trip)
+        """See `Store.settle_at_once`."""
+        return False
 
     async def get(self, key: str) -> bytes | None:
         """See `Store.get`."""
@@ -103,11 +139,41 @@ class ValkeyStore:
         return Verdict(left, refused - 1 if refused else None, wait / MICRO)
 
     async def _run(self, mode: str, claims: Sequence[Claim], used: Sequence[int]) -> list[int]:
-        arguments: list[str | int] = [mode]
-        for claim, amount in zip(claims, used, strict=True):
-            arguments += (*_written(claim), amount)
-        answer: list[int] = await self._ask(self._claims(keys=[_PREFIX + claim.key for claim in claims], args=arguments))
-        return answer
+        """Runs the script, in one round trip with whatever else is asked meanwhile."""
+        asked = _Asked(mode, claims, used, asyncio.get_running_loop().create_future())
+        self._waiting.append(asked)
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.create_task(self._send())
+        return await asked.answer
+
+    async def _send(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:_MOST_AT_ONCE], self._waiting[_MOST_AT_ONCE:]
+            keys: dict[str, int] = {}
+            for asked in batch:
+                for claim in asked.claims:
+                    keys.setdefault(_PREFIX + claim.key, len(keys) + 1)
+            groups = [
+                (asked.mode, [(keys[_PREFIX + claim.key], *_written(claim), used) for claim, used in zip(*asked.what, strict=True)])
+                for asked in batch
+            ]
+            try:
+                answer = await self._ask(self._claims(keys=list(keys), args=[_ENCODER.encode(groups)]))
+            except StoreError as error:
+                for asked in batch:
+                    asked.fail(error)
+                continue
+            for asked, numbers in zip(batch, _DECODER.decode(answer), strict=True):
+                if asked.answer.done():
+                    self._undo(asked, numbers)
+                else:
+                    asked.answer.set_result(numbers)
+
+    def _undo(self, asked: "_Asked", numbers: Sequence[int]) -> None:
+        """Gives back what was claimed for somebody who does not wait any more."""
+        if asked.mode == "claim" and not numbers[0]:
+            nobody = asyncio.get_running_loop().create_future()
+            self._waiting.append(_Asked("settle", asked.claims, [0] * len(asked.claims), nobody))
 
     async def _ask(self, asking: Awaitable[T]) -> T:
         try:

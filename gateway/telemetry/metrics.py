@@ -129,6 +129,7 @@ class GatewayCollector(Collector):
             ("auth_success", "Requests with a known credential.", recorder.auth_successes),
             ("retries", "Attempts that followed a failed one.", recorder.retries),
             ("store_failures", "Times that the state store could not be reached.", recorder.store_failures),
+            ("summarization_retries", "Conversations that were too long, summarised, and asked again.", recorder.summaries),
             ("hedges", "Second targets that were asked since the first took long.", recorder.hedges),
             ("key_store_failures", "Times that the key store could not be read or changed.", recorder.key_store_failures),
             ("panics", "Exceptions that nobody foresaw.", recorder.panics),

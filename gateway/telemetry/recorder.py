@@ -191,6 +191,7 @@ class Recorder:
         self.session_changes = LabelCounts()
         self.breaker_transitions = LabelCounts()
         self.hedges = 0
+        self.summaries = 0
         self.conditions: Callable[[], Conditions] = Conditions
         self.account_selections = LabelCounts()
         self.store_failures = 0
@@ -333,6 +334,10 @@ class Recorder:
     def key_store_failed(self) -> None:
         """Tells that the key store could not be read or changed."""
         self.key_store_failures += 1
+
+    def summarised(self) -> None:
+        """Tells that a conversation that was too long was summarised and is asked again."""
+        self.summaries += 1
 
     def authenticated(self) -> None:
         """Tells that a credential was known."""

@@ -11,11 +11,12 @@ from gateway.state.claims import Amount, Claim, Place, Rate, Settlement
 from gateway.state.memory import MemoryStore
 from gateway.state.store import Store, StoreError
 from gateway.state.valkey import ValkeyStore
+from tests.servers import valkey
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    with ValkeyServer() as started:
+    with valkey() as started:
         yield f"valkey://127.0.0.1:{started.port}"
 
 
@@ -170,7 +171,7 @@ async def test_no_claim_at_all_is_met(store: Store) -> None:
 
 
 async def test_a_server_that_is_gone_is_an_error_and_one_that_is_back_is_used_again() -> None:
-    with ValkeyServer() as server:
+    with valkey() as server:
         store, port = ValkeyStore(f"valkey://127.0.0.1:{server.port}", timeout_seconds=1.0), server.port
         assert await met(store, rate())
     for ask in (store.ping(), store.claim([rate()]), store.settle([Settlement(rate(), 1)]), store.get("a"), store.add("a", 1, 1.0)):

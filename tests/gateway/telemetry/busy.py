@@ -69,6 +69,7 @@ def busy() -> Recorder:
     recorder.session_moved("failure")
     recorder.breaker_moved(1)
     recorder.hedged()
+    recorder.summarised()
     recorder.account_selected("openai", "team-a", "ok")
     conditions = Conditions(
         breakers=[BreakerCondition("smart", "openai", "gpt-5", 1, 5, 9.5, "rate_limited")],

@@ -102,6 +102,7 @@ def test_every_count_is_rendered() -> None:
         "twinspan_session_pin_changes_total": {(("reason", "failure"),): 1},
         "twinspan_session_active": {(): 2},
         "twinspan_hedges_total": {(): 1},
+        "twinspan_summarization_retries_total": {(): 1},
         "twinspan_ratelimit_rpm_available": {(("host", "api.openai.com"),): 14},
         "twinspan_ratelimit_tpm_available": {(("host", "api.openai.com"),): 900},
         "twinspan_billing_spend_usd": {(("provider", "openai"),): 1.5},
