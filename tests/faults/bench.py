@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,6 +22,7 @@ from twinspan.v1.admin_pb2_grpc import AdminServiceStub
 
 from gateway.operations.chat_request import beginning_of
 from gateway.routing.sessions import preference
+from gateway.state.memory import MemoryStore
 from tests.faults import table
 from tests.faults.proxy import FaultProxy
 from tests.faults.surfaces import SURFACES, Clients, Seen, Surface, body_of
@@ -138,7 +140,7 @@ class Bench:
         for seen in await asyncio.gather(*fine):
             assert seen.errors == [], seen
         self._fresh_left = await self._left("ts-key-of-nobody-at-all")
-        await until(lambda: self._open() == (0, 0, 0))
+        await until(lambda: not self._open())
 
     def remember(self) -> None:
         """Takes the tasks that there are now for those that there are without a request."""
@@ -212,11 +214,11 @@ class Bench:
             assert taken == 0
 
     async def nothing_is_left(self) -> None:
-        """Waits until no answer, no connection to a provider, no call and no task of a request is left."""
+        """Waits until no answer, no connection to a provider, no call, no place and no task of a request is left."""
         try:
-            await until(lambda: self._open() == (0, 0, 0) and _kinds_of_tasks() <= self._tasks)
+            await until(lambda: not self._open() and _kinds_of_tasks() <= self._tasks)
         except TimeoutError:
-            pytest.fail(f"answers, connections and calls: {self._open()}; tasks: {_kinds_of_tasks() - self._tasks}")
+            pytest.fail(f"still open: {self._open()}; tasks: {_kinds_of_tasks() - self._tasks}")
 
     async def _left(self, token: str) -> int:
         headers = {"Authorization": f"Bearer {token}"}
@@ -247,10 +249,18 @@ class Bench:
                 return says
         raise AssertionError
 
-    def _open(self) -> tuple[int, int, int]:
+    def _open(self) -> dict[str, int]:
+        """Returns what is open, and how much of it: nothing at all once everything is settled."""
         core = self.twinspan.gateway.core
-        calls = sum(counts.inflight for counts in core._recorder.methods.values())
-        return core._sender.open_responses, sum(proxy.busy for proxy in self.proxies.values()), calls
+        store = core._governance.store
+        assert isinstance(store, MemoryStore)
+        found = {
+            "answers": core._sender.open_responses,
+            "connections": sum(proxy.busy for proxy in self.proxies.values()),
+            "calls": sum(counts.inflight for counts in core._recorder.methods.values()),
+            "places of keys and hosts": sum(map(len, store._places.values())),
+        }
+        return {name: count for name, count in found.items() if count}
 
 
 def _kinds_of_tasks() -> "Counter[str]":
@@ -271,18 +281,22 @@ def price_of(provider: str) -> int:
 
 
 @asynccontextmanager
-async def benches() -> AsyncIterator[Callable[[Fault], Bench]]:
-    """Runs two gateways, a hasty one for the providers that hang and a patient one for the others, and gives a fault's bench."""
+async def benches(directory: Path) -> AsyncIterator[Callable[[Fault], Bench]]:
+    """Runs two gateways, a hasty one for the providers that hang and a patient one for the others, and gives a fault's bench.
+
+    Args:
+        directory: Where they may keep files, each in a directory of its own.
+    """
     late = [fault for fault in table.BY_NAME.values() if hangs(fault)]
     others = [fault for fault in table.BY_NAME.values() if not hangs(fault)]
-    async with _bench(HASTY, late) as hasty, _bench({}, others) as patient:
+    async with _bench(HASTY, late, directory / "hasty") as hasty, _bench({}, others, directory / "patient") as patient:
         for bench in (hasty, patient):
             bench.remember()
         yield lambda fault: hasty if hangs(fault) else patient
 
 
 @asynccontextmanager
-async def _bench(governance: Mapping[str, Any], faults: Sequence[Fault]) -> AsyncIterator[Bench]:
+async def _bench(governance: Mapping[str, Any], faults: Sequence[Fault], files: Path) -> AsyncIterator[Bench]:
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(Upstream())
         upstream.plays(says("Hello ", "there.", usage=USAGE))
@@ -290,7 +304,9 @@ async def _bench(governance: Mapping[str, Any], faults: Sequence[Fault]) -> Asyn
         plays = {HEALTHY: table.BY_NAME["does nothing wrong"].play, DOWN: table.BY_NAME["answers 503 with a page"].play}
         plays |= {provider_of(fault): fault.play for fault in faults}
         proxies = {name: await stack.enter_async_context(FaultProxy(provider, play)) for name, play in plays.items()}
-        twinspan = await stack.enter_async_context(running(_sections(governance, proxies, faults)))
+        twinspan = await stack.enter_async_context(
+            running({**_sections(governance, proxies, faults), "files": {"dir": str(files)}})
+        )
         sdk = await stack.enter_async_context(twinspan.openai())
         started = Bench(Clients(twinspan, sdk), proxies)
         await started.settle()
@@ -311,6 +327,7 @@ def _sections(governance: Mapping[str, Any], proxies: Mapping[str, FaultProxy], 
                 "base_url": proxy.base_url,
                 "api_key": "secret-of-the-provider",
                 "models": models_of(name),
+                "max_parallel": 1000,
                 "model_info": {model: _prices(1_000_000_000 if model == DEAR else price_of(name)) for model in models_of(name)},
                 **({"timeout_seconds": HASTY_SECONDS} if name in hasty else {}),
             }

@@ -136,3 +136,24 @@ async def at_rest() -> tuple[int, int]:
         await asyncio.sleep(0)
     gc.collect()
     return len(asyncio.all_tasks()), sockets()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "blamed"), [({}, 1), ({"X-Twinspan-Timeout-Ms": "200"}, 0)], ids=["of its own", "that the client cut short"]
+)
+async def test_a_provider_that_takes_all_the_time_there_is_is_to_blame_only_if_that_was_all_of_its_own(
+    upstream: Upstream, wanted: dict[str, str], blamed: int
+) -> None:
+    upstream.plays(hangs())
+    agents = {"careful": {"models": ["model-1", "spare"]}}
+    providers = {
+        "acme": {"base_url": upstream.base_url, "api_key": "secret-of-the-provider", "models": ["model-1", "spare"]},
+    }
+    governance = {"upstream_timeout_seconds": 0.4}
+    async with running(configuration("", providers=providers, agents=agents, governance=governance)) as twinspan:
+        response = await twinspan.chat({**HELLO, "model": "careful", "stream": False}, **wanted)
+        assert (response.status_code, response.json()["error_kind"]) == (504, "deadline_exceeded")
+        assert response.headers["X-Twinspan-Attempts"] == "1"
+        breakers = (await twinspan.rest.get("/statsz")).json()["breakers"]
+        assert [(breaker["model"], breaker["failures"]) for breaker in breakers] == [("model-1", 1)][:blamed]
+        assert len(upstream.requests) == 1
