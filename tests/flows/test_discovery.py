@@ -1,6 +1,7 @@
 """Discovery: what providers say they have is what the gateway lists, and what agents are made of."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -166,8 +167,10 @@ async def redirects(_http: web.BaseRequest, _request: Request) -> web.StreamResp
 async def is_huge(http: web.BaseRequest, _request: Request) -> web.StreamResponse:
     response = web.StreamResponse()
     await response.prepare(http)
-    while True:
-        await response.write(b" " * 65536)
+    with contextlib.suppress(ConnectionError):  # which is what its server would complain of, where the gateway hangs up
+        while True:
+            await response.write(b" " * 65536)
+    return response
 
 
 FAULTS: list[tuple[str, Script, str]] = [
