@@ -318,12 +318,15 @@ async def test_ctrl_c_lets_requests_end_and_a_second_one_does_not(upstream: Upst
 
 async def test_workers_end_when_their_supervisor_is_killed(upstream: Upstream, tmp_path: Path) -> None:
     configure(tmp_path, upstream.base_url)
-    async with started("serve", "--workers", "2", cwd=tmp_path, TWINSPAN_SECRETS_DIR=str(tmp_path / "secrets")) as process:
-        await process.until(r"^curl")
-        family = descendants(process.process.pid)
-        assert len(family) == 3
-        process.process.send_signal(signal.SIGKILL)
-        await gone(family)
+    with scratch() as place:
+        async with started("serve", "--workers", "2", cwd=tmp_path, TMPDIR=str(place)) as process:
+            await process.until(r"^curl")
+            family = descendants(process.process.pid)
+            assert len(family) == 3
+            process.process.send_signal(signal.SIGKILL)
+            await gone(family)
+        (left,) = place.iterdir()
+        left.rmdir()  # it is empty
 
 
 async def test_a_taken_port_is_told_once_also_if_other_workers_share_it(upstream: Upstream, tmp_path: Path) -> None:
