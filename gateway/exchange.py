@@ -29,6 +29,7 @@ from gateway.limits.limiter import Admission
 from gateway.limits.scopes import scopes_of
 from gateway.providers.sender import Sender
 from gateway.pursuit import Made, Means, Pursuit
+from gateway.routing.bill import Bill
 from gateway.routing.catalogue import Catalogue, Route
 from gateway.routing.plan import ASSUMED_OUTPUT, Plan
 from gateway.shadows import Shadows
@@ -113,9 +114,9 @@ class Exchange:
                 pursuit = Pursuit(means, operation, caller, route, plan, span, seconds, pursuit)
                 made = await pursuit.run()
         except BaseException as error:
-            usd = pursuit.bill.usd if pursuit is not None else None
-            means.limiter.settle(admission, 0, usd or 0.0)
-            span.end(error, attempts=int(caller.answer.get("x-twinspan-attempts", "0")), cost_usd=usd)
+            bill = pursuit.bill if pursuit is not None else Bill()
+            means.limiter.settle(admission, 0, bill.known_usd)
+            span.end(error, attempts=int(caller.answer.get("x-twinspan-attempts", "0")), cost_usd=bill.usd)
             raise
         self._note_session(route, plan, made)
         if route.agent is not None and route.agent.shadow is not None:
@@ -193,7 +194,7 @@ class Answer(Generic[_A]):
         if usage is None:  # nobody knows what it has consumed, so what was claimed counts
             means.limiter.settle(self._admission, None, None)
         else:  # what has no price is not counted against a budget
-            means.limiter.settle(self._admission, usage.input_tokens + usage.output_tokens, bill.usd or 0.0)
+            means.limiter.settle(self._admission, usage.input_tokens + usage.output_tokens, bill.known_usd)
         if isinstance(error, GatewayError):
             means.recorder.stream_interrupted(error.kind_name)
         elif isinstance(error, asyncio.CancelledError | GeneratorExit):

@@ -24,7 +24,7 @@ from gateway.providers.send_error import Phase
 from gateway.providers.sender import Sender, SendError
 from gateway.routing.bill import Bill, decimal_text
 from gateway.routing.catalogue import Route
-from gateway.routing.plan import LeftOut, Plan, nothing_to_try
+from gateway.routing.plan import LeftOut, Plan, held_by_breaker, nothing_to_try
 from gateway.routing.retry import backoff_seconds
 from gateway.routing.state import RoutingState
 from gateway.routing.target import Target
@@ -171,7 +171,9 @@ class Pursuit(Generic[_A]):
             if pause:
                 await asyncio.sleep(pause)
             if not again and not self._plan.last_resort and not means.state.available(target, means.clock()):
-                continue  # others have taken its probes since the plan was made
+                # Its breaker has opened since the plan was made, or others have taken its probes.
+                self._skipped.append(held_by_breaker(means.state, target, means.clock()))
+                continue
             made = await self._begin(target)
             if made is None:
                 continue

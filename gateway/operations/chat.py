@@ -44,7 +44,7 @@ class Form(Enum):
 class Chat:
     """A chat that is asked for."""
 
-    __slots__ = ("_form", "_request", "model")
+    __slots__ = ("_form", "_request", "_size", "model")
 
     creates = False
     repeatable = True
@@ -55,6 +55,7 @@ class Chat:
         self.model = request.model
         self._request = request
         self._form = form
+        self._size: Size | None = None
 
     def check(self, *, trusted: bool) -> None:
         """See `Operation.check`."""
@@ -67,6 +68,8 @@ class Chat:
     def instruct(self, agent: Agent) -> None:
         """See `Operation.instruct`."""
         instruct(self._request, agent.system_prompt, force=agent.force_system_prompt)
+        if agent.system_prompt:
+            self._size = None
 
     def url(self, provider: Provider) -> str:
         """See `Operation.url`."""
@@ -74,8 +77,10 @@ class Chat:
 
     def size(self) -> Size:
         """See `Operation.size`: by the request's length, and what it lets the model write."""
-        request = self._request
-        return Size(roughly_tokens(request.ByteSize()), request.max_completion_tokens or request.max_tokens)
+        if self._size is None:  # to measure a large request takes as long as to write it, and several ask
+            request = self._request
+            self._size = Size(roughly_tokens(request.ByteSize()), request.max_completion_tokens or request.max_tokens)
+        return self._size
 
     def session(self) -> bytes | None:
         """See `Operation.session`."""

@@ -27,6 +27,11 @@ class Bill:
         """What is known to be owed, in US dollars; None if nothing is known, or if something was consumed whose price is not."""
         return self._usd if self._known and self._complete else None
 
+    @property
+    def known_usd(self) -> float:
+        """What is known to be owed, in US dollars, whatever else was consumed: what a budget is charged."""
+        return self._usd
+
     def add(self, cost_usd: float | None, *, consumed: bool) -> None:
         """Adds an attempt.
 

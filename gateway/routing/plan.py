@@ -116,7 +116,11 @@ class Planner:
             targets = (soonest.target,)
             left_out.remove(soonest)
         closed = [target for target in targets if self.state.available(target, now)] if self.state.breakers else list(targets)
-        held = [self._held(target, now) for target in targets if target not in closed] if len(closed) < len(targets) else []
+        held = (
+            [held_by_breaker(self.state, target, now) for target in targets if target not in closed]
+            if len(closed) < len(targets)
+            else []
+        )
         last_resort = not closed
         if last_resort:
             breakers = self.state.breakers
@@ -175,13 +179,15 @@ class Planner:
             judges.append(lambda target, _: _too_dear(target, asked.size(), rules.max_cost_usd))
         return judges
 
-    def _held(self, target: Target, now: float) -> LeftOut:
-        breaker = self.state.breakers[target.key]
-        wait = breaker.wait_seconds(now)
-        state = breaker.state.name.lower().replace("_", "-")
-        what = f"for another {wait:.3g} s" if wait else "and all its probes are under way"
-        why = f"Its breaker is {state} {what}, after {breaker.last_error}. Try again later, or another model."
-        return LeftOut(target, BREAKER, why, wait)
+
+def held_by_breaker(state: RoutingState, target: Target, now: float) -> LeftOut:
+    """Returns why a target is left out whose breaker lets nothing through."""
+    breaker = state.breakers[target.key]
+    wait = breaker.wait_seconds(now)
+    stands = breaker.state.name.lower().replace("_", "-")
+    what = f"for another {wait:.3g} s" if wait else "and all its probes are under way"
+    why = f"Its breaker is {stands} {what}, after {breaker.last_error}. Try again later, or another model."
+    return LeftOut(target, BREAKER, why, wait)
 
 
 def nothing_to_try(route: Route, plan: Plan) -> GatewayError:

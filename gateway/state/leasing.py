@@ -92,7 +92,7 @@ class LeasingStore:
                     self._use(claims, left)
                     return await self._claim_rest(claims, left)
             return await self._claim_rest(claims, left)
-        except StoreError:
+        except BaseException:  # a caller that leaves while it waits is let in no more than one that is refused
             self._unuse(claims, left)
             raise
 

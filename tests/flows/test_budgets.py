@@ -132,6 +132,23 @@ async def test_what_failed_and_cost_nothing_is_not_charged(twinspan: Running, up
     assert await passed(twinspan, 12) == 10
 
 
+async def test_an_attempt_without_a_price_takes_nothing_from_what_the_next_one_costs(upstream: Upstream, tmp_path: Path) -> None:
+    """The first target consumes something and says nothing; the second one answers for $0.003."""
+    sections = sections_of(upstream, tmp_path)
+    sections["providers"]["acme"]["models"] = ["unpriced", MODEL]
+    sections["agents"]["both"] = {"models": ["unpriced", MODEL], "failure_threshold": 9}
+    silent = streams(
+        {**chunk({}), "choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 0, "total_tokens": 9}}, "[DONE]"
+    )
+    async with running(sections) as twinspan:
+        for _ in range(4):
+            upstream.plays(silent, says("Hello."))
+            assert "Hello." in (await ask(twinspan, model="both", stream=True)).text
+        await settled(twinspan)
+        upstream.plays(says("Hello."))
+        assert await passed(twinspan, 12) == 6
+
+
 async def test_of_a_stream_whose_client_left_before_its_usage_came_what_was_reserved_is_charged(
     twinspan: Running, upstream: Upstream
 ) -> None:

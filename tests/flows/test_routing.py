@@ -154,6 +154,28 @@ async def test_a_client_that_leaves_is_no_failure_of_its_target(upstream: Upstre
         assert len(upstream.requests) == 3
 
 
+async def test_a_target_whose_breaker_opens_while_another_is_tried_is_not_asked_and_the_error_says_so(
+    upstream: Upstream, second: Upstream
+) -> None:
+    go_on = asyncio.Event()
+
+    async def fails_late(http: Any, request: Any) -> Any:
+        await go_on.wait()
+        return await BROKEN(http, request)
+
+    upstream.plays(fails_late)
+    second.plays(BROKEN)
+    async with running(sections(upstream, second, {"failure_threshold": 1})) as twinspan:
+        slow = asyncio.create_task(twinspan.chat(ask("smart")))
+        await upstream.arrived()
+        assert (await rest(twinspan, ask("smart"), X_Twinspan_Provider="second"))[0] == 502
+        go_on.set()
+        answer = await slow
+        assert (answer.status_code, answer.json()["error_kind"]) == (503, "targets_exhausted")
+        assert "second/two: not tried. Its breaker is open for another" in answer.json()["error"]["message"]
+        assert len(second.requests) == 1
+
+
 # Sticky conversations.
 
 

@@ -8,7 +8,14 @@ from gateway.routing.bill import Bill, decimal_text
 
 
 def test_nothing_is_known_of_a_request_that_was_not_made() -> None:
-    assert Bill().usd is None
+    assert (Bill().usd, Bill().known_usd) == (None, 0.0)
+
+
+def test_what_has_no_price_takes_nothing_from_what_is_known_to_be_owed() -> None:
+    bill = Bill()
+    bill.add(None, consumed=True)
+    bill.add(0.5, consumed=True)
+    assert (bill.usd, bill.known_usd) == (None, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,21 @@ async def test_what_is_claimed_together_with_a_place_is_not_taken_ahead() -> Non
     assert (await below.left([Rate("requests", 100, 0, HOUR)])).left[0].left == 98
 
 
+async def test_a_caller_that_leaves_while_it_waits_gives_back_what_it_had_of_a_lease() -> None:
+    below = Counting()
+    store = LeasingStore(below, 3, clock=Clock())
+    tokens = Rate("tokens", 1000, 100, HOUR)
+    assert await passed([store], 1, requests()) == 1
+    leaves = asyncio.create_task(store.claim([requests(), tokens]))
+    await asyncio.sleep(0)
+    leaves.cancel()
+    await asyncio.gather(leaves, return_exceptions=True)
+    assert leaves.cancelled()
+    assert await passed([store], 2, requests()) == 2
+    assert below.asked == 2
+    await store.close()
+
+
 async def test_without_its_server_it_says_so_and_keeps_what_it_has() -> None:
     below = Counting()
     store = LeasingStore(below, 3, clock=Clock())
